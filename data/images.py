@@ -1,0 +1,204 @@
+"""From an image file to an array, whatever the file's mode, depth or orientation. Pillow only."""
+
+import threading
+import warnings
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from wsss.errors import UserError
+
+UInt8 = NDArray[np.uint8]
+
+_DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes for gray with more than 8 bits
+
+
+def read_image(path: Path) -> UInt8:
+    """Read a photograph as it is meant to be seen.
+
+    EXIF orientation is applied, transparency is composited over white, the first frame of an animation is
+    taken, gray of 16 bits is scaled from 0..65535 to 0..255 (rounded). Colour profiles are not applied.
+
+    Args:
+        path: a file of any format that Pillow reads.
+
+    Returns:
+        uint8 ``(H, W, 3)`` RGB, C-contiguous and writable.
+
+    Raises:
+        UserError: the file cannot be read, is empty, truncated, not an image, or too large to be safe.
+    """
+    return decode_image(read_bytes(path), path)
+
+
+def read_mask(path: Path) -> UInt8:
+    """Read a label mask: the stored numbers themselves, never their colours.
+
+    Palette and 8-bit gray PNGs give their values as they are, 1-bit gives 0 and 1, 16-bit gray gives its
+    values if none is above 255. An EXIF orientation, should the mask carry one, is applied.
+
+    Returns:
+        uint8 ``(H, W)``, C-contiguous and writable.
+
+    Raises:
+        UserError: as for `read_image`, and for whatever is not a palette or gray PNG.
+    """
+    return decode_mask(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the file's bytes; a file that cannot be opened is a `UserError` that names it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): check the file.") from error
+
+
+def decode_image(data: bytes, path: Path) -> UInt8:
+    """`read_image` on the bytes of a file; ``path`` is only named in errors."""
+    return _decode(data, path, _to_rgb)
+
+
+def decode_mask(data: bytes, path: Path) -> UInt8:
+    """`read_mask` on the bytes of a file; ``path`` is only named in errors."""
+    return _decode(data, path, _to_labels)
+
+
+def _decode(data: bytes, path: Path, convert: Callable[[ImageFile.ImageFile, Path], UInt8]) -> UInt8:
+    if not data:
+        raise UserError(f"{path}: the file is empty (0 bytes): replace it or remove it from the list.")
+    try:
+        with _quiet, Image.open(BytesIO(data)) as image:
+            pixels = convert(image, path)
+            return np.ascontiguousarray(_UPRIGHT.get(_orientation(image), _as_is)(pixels))
+    except (UserError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise UserError(
+            f"{path}: not an image in a format that Pillow reads, or cut off at its start: "
+            "replace it or remove it from the list."
+        ) from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise UserError(
+            f"{path}: above Pillow's limit of {limit:,} pixels against decompression bombs: "
+            "save it smaller or cut it into tiles."
+        ) from error
+    except Exception as error:  # on damaged files Pillow's decoders raise almost anything, not only OSError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{path}: damaged or truncated ({reason}): copy it again or remove it from the list."
+        ) from error
+
+
+def _to_rgb(opened: ImageFile.ImageFile, path: Path) -> UInt8:
+    opened.load()  # before anything else: a PNG may carry EXIF and transparency after its pixels
+    image: Image.Image = opened
+    if image.mode in _DEEP:
+        return _deep_to_rgb(image, path)
+    if image.mode == "F":
+        raise UserError(f"{path}: floating-point pixels have no agreed range: save it as an 8-bit image.")
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return np.array(image.convert("RGB"))
+
+
+def _deep_to_rgb(image: Image.Image, path: Path) -> UInt8:
+    """Scale 0..65535 to 0..255; mode I has 32 bits but is used for 16-bit data."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise UserError(
+            f"{path}: gray values {values.min()}..{values.max()} are outside 0..65535: "
+            "save it with 8 or 16 bits."
+        )
+    gray = ((values * 255 + 32767) // 65535).astype(np.uint8)
+    gray[values == image.info.get("transparency", -1)] = 255  # over white, as for every other mode
+    return np.repeat(gray[:, :, None], 3, axis=2)
+
+
+def _to_labels(image: ImageFile.ImageFile, path: Path) -> UInt8:
+    if image.format != "PNG":
+        raise UserError(
+            f"{path}: a mask must be a PNG, this is {image.format}: save the labels as an index PNG."
+        )
+    _refuse_shallow_gray(image, path)
+    image.load()
+    if image.mode not in ("P", "L", "1", *_DEEP):
+        raise UserError(
+            f"{path}: a mask holds one label per pixel, this one has colours (mode {image.mode}): "
+            "convert it to a palette PNG or an 8-bit index PNG."
+        )
+    values = np.array(image)
+    if values.max() > 255:
+        raise UserError(
+            f"{path}: label {values.max()} is above 255: save the mask with labels 0..254 (255: ignored)."
+        )
+    return values.astype(np.uint8)
+
+
+def _refuse_shallow_gray(image: ImageFile.ImageFile, path: Path) -> None:
+    """Refuse gray of 2 or 4 bits: Pillow would multiply the labels by 85 or 17."""
+    if image.mode == "L" and image.tile[0].args in ("L;2", "L;4"):
+        raise UserError(
+            f"{path}: a gray mask of 2 or 4 bits is ambiguous: save it as a palette or 8-bit PNG."
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8 of a loaded image; 1 where there is none or the EXIF block is damaged."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # the pixels are sound, and viewers ignore a damaged EXIF block too
+        return 1
+
+
+def _as_is(pixels: UInt8) -> UInt8:
+    return pixels
+
+
+_UPRIGHT: dict[int, Callable[[UInt8], UInt8]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
+
+
+class _Quiet:
+    """Silence warnings while any thread decodes.
+
+    The filters of `warnings` belong to the process: were each thread to save and restore them itself, they
+    would restore each other's. So the first thread in saves them and the last one out restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                warnings.simplefilter("ignore")
+            self._users += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._saved.__exit__(kind, error, trace)
+
+
+_quiet = _Quiet()

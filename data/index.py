@@ -1,0 +1,194 @@
+"""One pass over the files: every one is hashed and decoded once, and what was found is remembered."""
+
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data.images import decode_image, decode_mask, read_bytes
+from wsss.errors import UserError, listed
+
+_SCHEMA = "wsss-index-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What one file holds.
+
+    Attributes:
+        digest: sha256 of its bytes, hexadecimal.
+        size: ``(H, W)`` once upright.
+        labels: the sorted values of a mask; empty for a photograph.
+    """
+
+    digest: str
+    size: tuple[int, int]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    """A file's length and time of change: as long as they stay, so do its facts."""
+
+    bytes: int
+    mtime_ns: int
+
+
+_Memory = dict[str, tuple[_Stamp, Facts]]  # by "image:" or "mask:" and the path relative to root
+
+
+def index_files(
+    images: Sequence[Path], masks: Sequence[Path], *, root: Path, cache: Path | None, progress: bool
+) -> dict[Path, Facts]:
+    """Check every file and return its facts.
+
+    Args:
+        images: photographs to hash and decode.
+        masks: label masks to hash and decode.
+        root: the folder that the paths in the cache are relative to.
+        cache: JSON file of earlier facts, ignored if damaged or of another root; None remembers nothing.
+            A file counts as unchanged as long as its length and modification time stay.
+        progress: show a bar while files are decoded.
+
+    Returns:
+        The facts by path, for every path given.
+
+    Raises:
+        UserError: files that cannot be used (ten named, the rest counted), or a cache that cannot be written.
+    """
+    if cache is not None:
+        _check_writable(cache)
+    memory = _load(cache, root) if cache is not None else {}
+    jobs = [_Job(path, f"image:{_relative(path, root)}", is_mask=False) for path in images]
+    jobs += [_Job(path, f"mask:{_relative(path, root)}", is_mask=True) for path in masks]
+    stamps = {job.key: _stamp(job.path) for job in jobs}
+    todo = [job for job in jobs if job.key not in memory or memory[job.key][0] != stamps[job.key]]
+    problems: list[str] = []
+    try:
+        for job, found in _examine_all(todo, progress):
+            if isinstance(found, Facts):
+                memory[job.key] = (stamps[job.key], found)
+            else:
+                problems.append(str(found))
+    finally:  # what is known already survives a bad file and Ctrl-C
+        if cache is not None and todo:
+            _save(memory, cache, root)
+    _raise(problems)
+    return {job.path: memory[job.key][1] for job in jobs}
+
+
+@dataclass(frozen=True)
+class _Job:
+    path: Path
+    key: str
+    is_mask: bool
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.as_posix().removeprefix(root.as_posix() + "/")
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        status = path.stat()
+    except OSError:
+        return _Stamp(-1, -1)  # vanished since it was listed: reading it will say so
+    return _Stamp(status.st_size, status.st_mtime_ns)
+
+
+def _examine_all(jobs: Sequence[_Job], progress: bool) -> Iterator[tuple[_Job, Facts | UserError]]:
+    if not jobs:
+        return
+    pool = ThreadPoolExecutor(os.cpu_count())  # threads: Pillow and hashlib release the GIL
+    try:
+        found = pool.map(_examine, jobs)
+        bar = tqdm(found, total=len(jobs), desc="checking files", unit="file", disable=not progress)
+        yield from zip(jobs, bar, strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _examine(job: _Job) -> Facts | UserError:
+    try:
+        data = read_bytes(job.path)
+        pixels = (decode_mask if job.is_mask else decode_image)(data, job.path)
+    except UserError as error:
+        return error
+    labels = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)) if job.is_mask else ()
+    return Facts(
+        digest=hashlib.sha256(data).hexdigest(),
+        size=(pixels.shape[0], pixels.shape[1]),
+        labels=tuple(int(label) for label in labels),
+    )
+
+
+def _raise(problems: Sequence[str]) -> None:
+    if len(problems) == 1:
+        raise UserError(problems[0])
+    if problems:
+        raise UserError(f"{len(problems)} files cannot be used:\n{listed(problems, ' ')}")
+
+
+def _check_writable(cache: Path) -> None:
+    """Fail before the work, not after it."""
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache.parent).close()
+        if cache.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+    except OSError as error:
+        raise _unwritable(cache, error) from error
+
+
+def _unwritable(cache: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{cache}: the cache of checked files cannot be written ({error.strerror}): "
+        "name a file in a folder that you may write to."
+    )
+
+
+def _load(cache: Path, root: Path) -> _Memory:
+    """Read the cache; a missing, damaged or foreign one is empty."""
+    try:
+        stored = json.loads(cache.read_bytes())
+        if (stored["schema"], stored["root"]) != (_SCHEMA, str(root.absolute())):
+            return {}
+        return {key: _entry(value) for key, value in stored["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _entry(value: Any) -> tuple[_Stamp, Facts]:
+    size, mtime_ns, digest, height, width, labels = value
+    numbers = (size, mtime_ns, height, width, *labels)
+    if not (isinstance(digest, str) and all(type(number) is int for number in numbers)):
+        raise TypeError("not a cache entry")
+    return _Stamp(size, mtime_ns), Facts(digest=digest, size=(height, width), labels=tuple(labels))
+
+
+def _save(memory: _Memory, cache: Path, root: Path) -> None:
+    """Replace the cache in one step: a reader never sees half of it."""
+    files = {
+        key: (stamp.bytes, stamp.mtime_ns, facts.digest, *facts.size, facts.labels)
+        for key, (stamp, facts) in memory.items()
+    }
+    stored = {"schema": _SCHEMA, "root": str(root.absolute()), "files": files}
+    draft = cache.with_name(f"{cache.name}.tmp-{os.getpid()}-{threading.get_ident()}")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump(stored, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(cache)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise _unwritable(cache, error) from error

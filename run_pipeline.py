@@ -1,0 +1,121 @@
+"""From photographs and image-level tags to pixel masks and a trained segmentation network.
+
+The command line; what it does is in `stages.commands`.
+"""
+
+import argparse
+import sys
+import traceback
+from pathlib import Path
+
+from stages import STAGE_NAMES
+from stages.commands import Request, run_all, run_prune, run_stage, show_config, show_status
+from wsss import interrupt
+from wsss.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_FAULT = 1
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Returns 0, 1 (a fault of the program), 2 (something to mend) or 130 (interrupted)."""
+    options = _parser().parse_args(arguments)
+    interrupt.install()
+    try:
+        _dispatch(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except (interrupt.Interrupted, KeyboardInterrupt):
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"error: {error}; nothing finished is lost, the same command goes on", file=sys.stderr)
+        return EXIT_FAULT
+    return 0
+
+
+def _dispatch(options: argparse.Namespace) -> None:
+    if options.command == "prune":
+        run_prune(options.workspace, dry_run=options.dry_run)
+        return
+    request = Request(options.config, options.set, options.name, options.workspace)
+    if options.command == "run":
+        run_all(request)
+    elif options.command == "stage":
+        run_stage(request, options.stage, force=options.force)
+    elif options.command == "status":
+        show_status(request)
+    else:
+        show_config(request)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run_pipeline.py",
+        description="From photographs and image-level tags to pixel masks and a trained segmentation network.",
+        epilog="example: run_pipeline.py run --config configs/sample.toml",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _command(commands, "run", "compute every stage that is not cached", "run --config configs/sample.toml")
+    stage = _command(
+        commands,
+        "stage",
+        "compute exactly one stage, its inputs from the cache",
+        "stage refine --name sample --set refine.preset=psa",
+    )
+    stage.add_argument("stage", choices=STAGE_NAMES, metavar="NAME", help=", ".join(STAGE_NAMES))
+    stage.add_argument("--force", action="store_true", help="compute it even if it is cached")
+    _command(
+        commands, "status", "what is cached, what would run, and why", "status --config configs/sample.toml"
+    )
+    _command(
+        commands, "config", "print every key with its value and meaning", "config --set refine.preset=psa"
+    )
+    pruning = commands.add_parser(
+        "prune",
+        help="remove cached results that no run names",
+        description="Remove cached results that no run names.",
+        epilog="example: run_pipeline.py prune --dry-run",
+    )
+    _common(pruning)
+    pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str, example: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=f"example: run_pipeline.py {example}",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file (default: the named run's own)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="section.key=value; may be repeated"
+    )
+    parser.add_argument("--name", metavar="RUN", help="name of the run (default: that of the configuration)")
+    _common(parser)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workspace",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where results are kept (default: runs)",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

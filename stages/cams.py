@@ -1,0 +1,51 @@
+"""Stage 2: multi-scale class activation maps of the training images, tagged classes only.
+
+Writes per image ``maps`` (K, h, w) float16 in [0, 1] at stride 4 of the working image, and ``classes`` (K,)
+uint8, 0..C-1.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from data.loading import whole_image
+from stages.context import Context
+from stages.fitting import load_deployed
+from wsss.artifacts import Arrays, write_sharded
+from wsss.cams import class_activation_maps
+from wsss.device import autocast, choose_device, choose_precision
+from wsss.interrupt import check
+from wsss.networks import classification_network
+from wsss.progress import progress_bar
+
+
+def compute(context: Context) -> None:
+    """Compute and write the artifact."""
+    samples = {sample.id: sample for sample in context.data.samples}
+    device = choose_device(context.config.run.device)
+    precision = choose_precision(context.config.run, device)
+    config = context.config.cams
+    network = load_deployed(
+        context.inputs["classify"],
+        context.config.classify,
+        partial(classification_network, classes=len(context.data.classes)),
+        device,
+    )
+
+    def produce(ids: Sequence[str]) -> Iterator[Arrays]:
+        for image_id in ids:
+            check()
+            sample = samples[image_id]
+            image = whole_image(sample, config.max_side).to(device)
+            with autocast(device, precision):
+                maps = class_activation_maps(
+                    network, image, sample.tags, scales=config.scales, flip=config.flip
+                )
+            yield {
+                "maps": maps.cpu().numpy().astype(np.float16),
+                "classes": np.asarray(sample.tags, dtype=np.uint8),
+            }
+
+    with progress_bar(len(samples), context.stamp.stage, "img") as bar:
+        write_sharded(context.output, context.stamp, list(samples), produce, done=bar.update)

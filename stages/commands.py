@@ -1,0 +1,223 @@
+"""What the command line does: run, stage, status, prune, config."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data import Dataset, open_dataset
+from stages import Planned, differences, execute, plan
+from stages.scoring import score
+from stages.workspace import Run, Workspace, computed, prune
+from wsss.config import Config, load_config, to_toml
+from wsss.errors import UserError
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every command is told.
+
+    Attributes:
+        config: TOML file, or None: the run's own configuration if it has one.
+        overrides: ``section.key=value`` texts.
+        name: of the run, or None: the configuration file's name.
+        workspace: folder.
+    """
+
+    config: Path | None
+    overrides: Sequence[str]
+    name: str | None
+    workspace: Path
+
+
+@dataclass(frozen=True)
+class Session:
+    """A request resolved: configuration, checked data, planned stages."""
+
+    config: Config
+    dataset: Dataset
+    planned: dict[str, Planned]
+    workspace: Workspace
+    run: Run
+
+    def scores(self) -> dict[str, Any]:
+        """Scores of every cached stage, by name."""
+        return {
+            name: score(item, self.config, self.dataset, self.workspace.root)
+            for name, item in self.planned.items()
+            if item.cached
+        }
+
+
+def open_session(request: Request, *, writable: bool = True) -> Session:
+    """Resolve the configuration, check all input, plan the stages. Raises UserError before anything is computed."""
+    workspace = Workspace(request.workspace.expanduser().resolve())
+    name = request.name or (request.config.stem if request.config else "default")
+    run = workspace.run(name)
+    source = request.config or (run.config_file if run.config_file.exists() else None)
+    config = load_config(source, request.overrides)
+    if not config.data.root:
+        known = ", ".join(item.folder.name for item in workspace.runs())
+        raise UserError(
+            f"data.root is not set: give --config FILE.toml, --set data.root=DIR, or the --name of a run in "
+            f"{workspace.root} ({known or 'there is none yet'})"
+        )
+    if writable:
+        workspace.make()
+    dataset = open_dataset(config.data, cache=workspace.file_index if writable else None, progress=True)
+    planned = {item.name: item for item in plan(config, dataset, workspace.root)}
+    return Session(config, dataset, planned, workspace, run)
+
+
+def run_all(request: Request) -> None:
+    """Compute every stage that is not cached, score each, print the table and draw the overview."""
+    session = open_session(request)
+    _introduce(session)
+    fresh = []
+    for item in session.planned.values():
+        if _execute(session, item, force=False):
+            fresh.append(item.name)
+        else:
+            print(f"{item.name}: cached")
+        session.run.save(session.config, session.planned, session.scores())
+    _finish(session, fresh)
+
+
+def run_stage(request: Request, stage: str, *, force: bool) -> None:
+    """Compute exactly one stage, with its inputs from the cache."""
+    session = open_session(request)
+    if stage not in session.planned:
+        raise UserError(
+            f"stage {stage} is not part of this configuration (segment.supervision = "
+            f"'{session.config.segment.supervision}'); its stages: {', '.join(session.planned)}"
+        )
+    _introduce(session)
+    fresh = [stage] if _execute(session, session.planned[stage], force=force) else []
+    if not fresh:
+        print(f"{stage}: cached; --force computes it anew")
+    _finish(session, fresh)
+
+
+def show_status(request: Request) -> None:
+    """Print what is cached and what would run, and why."""
+    session = open_session(request, writable=False)
+    before = session.run.record().get("stages", {})
+    for item in session.planned.values():
+        state = "cached" if item.cached else "would run"
+        print(f"{item.name:9} {item.stamp.fingerprint}  {state:9}  {_reason(item, before.get(item.name))}")
+
+
+def run_prune(workspace: Path, *, dry_run: bool) -> None:
+    """Remove what no run names and say what went."""
+    root = workspace.expanduser().resolve()
+    if not root.is_dir():
+        raise UserError(f"workspace {root}: no such folder")
+    removed = prune(Workspace(root), dry_run=dry_run)
+    for path, size in removed:
+        print(f"{'would remove' if dry_run else 'removed'} {path.relative_to(root)}  {human_bytes(size)}")
+    print(f"{len(removed)} files, {human_bytes(sum(size for _, size in removed))}")
+
+
+def show_config(request: Request) -> None:
+    """Print the resolved configuration with every key explained, as TOML."""
+    source = request.config
+    if source is None and request.name:
+        file = Workspace(request.workspace).run(request.name).config_file
+        source = file if file.exists() else None
+    print(to_toml(load_config(source, request.overrides), comments=True))
+
+
+def table(session: Session, fresh: Sequence[str]) -> str:
+    """One line per stage: what was done, what came out, what it cost."""
+    scores = session.scores()
+    rows = [("stage", "state", "result", "time", "cache")]
+    for name, item in session.planned.items():
+        state = "computed" if name in fresh else "cached" if item.cached else "missing"
+        seconds = computed(item).get("seconds") if item.cached else None
+        rows.append(
+            (
+                name,
+                state,
+                _result(name, scores.get(name)),
+                "-" if seconds is None else human_seconds(seconds),
+                human_bytes(item.path.stat().st_size) if item.cached else "-",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(max(lines, key=len)), *lines[1:]])
+
+
+def human_bytes(size: float) -> str:
+    """Bytes in B, KiB, MiB or GiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def human_seconds(seconds: float) -> str:
+    """Seconds, or minutes and seconds."""
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+
+
+def _introduce(session: Session) -> None:
+    data = session.config.data
+    train, val = (len(session.dataset.split(name)) for name in (data.train_split, data.val_split))
+    print(f"data: {train} training and {val} validation images, {len(session.dataset.classes)} classes")
+    for note in session.dataset.notes:
+        print(f"note: {note}")
+
+
+def _execute(session: Session, item: Planned, *, force: bool) -> bool:
+    return execute(
+        item,
+        session.planned,
+        session.config,
+        session.dataset,
+        force=force,
+        log=session.run.log,
+        say=lambda text: print(text, flush=True),
+    )
+
+
+def _finish(session: Session, fresh: Sequence[str]) -> None:
+    session.run.save(session.config, session.planned, session.scores())
+    if fresh or not session.run.overview.exists():
+        from stages.pictures import write_overview
+
+        write_overview(session.run.overview, session.planned, session.config, session.dataset)
+    print()
+    print(table(session, fresh))
+    print(f"\npictures: {session.run.overview}")
+
+
+def _result(name: str, scores: dict[str, Any] | None) -> str:
+    """A stage's score in words: what was measured, on what, and who chose the threshold."""
+    if scores is None:
+        return "" if name == "classify" else "no masks to score against"
+    miou = _percent(scores["miou"])
+    if name == "cams":
+        return (
+            f"seed mIoU {miou} at {scores['threshold']:.2f} (set in the configuration); "
+            f"best {_percent(scores['best_miou'])} at {scores['best_threshold']:.2f} (chosen by this ground truth)"
+        )
+    if name == "refine":
+        return f"pseudo-mask mIoU {miou} ({_percent(scores['unsure'])} % of pixels left out as unsure)"
+    return f"validation mIoU {miou} ({scores['images']} images)"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _reason(item: Planned, before: dict[str, Any] | None) -> str:
+    if before is None:
+        return "" if item.cached else "this run has never computed it"
+    changed = differences(before["material"], item.stamp.material)
+    if changed:
+        return "; ".join(changed[:6]) + (f"; and {len(changed) - 6} more" if len(changed) > 6 else "")
+    return "" if item.cached else "its file is gone"

@@ -1,0 +1,36 @@
+"""What a stage is handed: its configuration, the data it may see, its inputs, and where its output goes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data import Dataset
+from wsss.artifacts import Stamp
+from wsss.config import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """All that a stage's `compute` knows.
+
+    Attributes:
+        config: the whole resolved configuration.
+        data: the samples the stage may see; masks are there under full supervision alone.
+        inputs: artifact paths by stage name.
+        output: final path of the artifact that the stage writes.
+        stamp: of that artifact.
+        log: writes an event to the run's log.
+    """
+
+    config: Config
+    data: Dataset
+    inputs: Mapping[str, Path]
+    output: Path
+    stamp: Stamp
+    log: Callable[[dict[str, Any]], None]
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where training keeps its state between tries."""
+        return self.output.with_name(f"{self.output.name}.checkpoint")

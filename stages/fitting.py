@@ -1,0 +1,91 @@
+"""What both training stages share: build a multi-exit network, train it, write and read its artifact."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data import Dataset
+from data.loading import MaskSource, TrainingViews, training_batches
+from stages.context import Context
+from wsss.artifacts import Artifact
+from wsss.backbones import Backbone, create_backbone
+from wsss.config import TrainConfig
+from wsss.device import choose_device, choose_precision
+from wsss.errors import UserError
+from wsss.networks import MultiExitNetwork, PlainNetwork
+from wsss.objective import loss_terms
+from wsss.train import Training, load_arrays, state_arrays, steps_in_epoch, train
+from wsss.workers import loader_workers
+
+PROJECTED_CHANNELS = 64
+"""Width of the projected features that SR-F compares with ``sr_maps = "features"``."""
+
+
+def fit(
+    context: Context,
+    config: TrainConfig,
+    *,
+    samples: Dataset,
+    masks: MaskSource | None,
+    weight_seg: float,
+    build: Callable[[Backbone], PlainNetwork],
+) -> MultiExitNetwork:
+    """Build the stage's network with its exits and train it, going on from a checkpoint if there is one."""
+    stage = context.stamp.stage
+    torch.manual_seed(context.config.seed)
+    backbone = create_backbone(config.backbone, weights=config.weights, output_stride=config.output_stride)
+    network = _with_exits(build(backbone), config, len(samples.classes) + (masks is not None), stage)
+    device = choose_device(context.config.run.device)
+    views = TrainingViews(samples.samples, len(samples.classes), config, context.config.seed, masks)
+    per_epoch = steps_in_epoch(len(views), config.batch)
+    steps = per_epoch * config.epochs
+    workers = loader_workers(context.config.run, accelerator=device.type != "cpu")
+    job = Training(
+        config=config,
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        batches=lambda first: training_batches(views, first, steps, workers),
+        objective=lambda outputs, tags, labels, progress: loss_terms(
+            outputs, tags, labels, config=config, weight_seg=weight_seg, progress=progress
+        ),
+        checkpoint=context.checkpoint,
+        stamp=context.stamp,
+        label=stage,
+        log=lambda means: context.log({"stage": stage, **means}),
+    )
+    train(network, job, device=device, precision=choose_precision(context.config.run, device))
+    return network
+
+
+def network_groups(network: MultiExitNetwork) -> dict[str, Mapping[str, NDArray[np.generic]]]:
+    """A trained network as artifact groups: ``network`` is what is deployed, ``exits`` the rest."""
+    deployed = state_arrays(network.plain)
+    everything = state_arrays(network)
+    exits = {name: array for name, array in everything.items() if not name.startswith("plain.")}
+    return {"network": deployed, "exits": exits}
+
+
+def load_deployed(
+    path: Path, config: TrainConfig, build: Callable[[Backbone], PlainNetwork], device: torch.device
+) -> PlainNetwork:
+    """The deployed network of a training stage's artifact, in evaluation mode on the device."""
+    backbone = create_backbone(config.backbone, weights="none", output_stride=config.output_stride)
+    network = build(backbone)
+    artifact = Artifact(path)
+    load_arrays(network, artifact.group("network"))
+    artifact.close()
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval()
+
+
+def _with_exits(plain: PlainNetwork, config: TrainConfig, classes: int, stage: str) -> MultiExitNetwork:
+    project = PROJECTED_CHANNELS if config.sr_maps == "features" and config.weight_sr_f else 0
+    try:
+        return MultiExitNetwork(
+            plain, classes=classes, exits=config.exits, width=config.exit_channels, project=project
+        )
+    except ValueError as error:
+        raise UserError(f"{stage}.exits: {error}") from None

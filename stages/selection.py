@@ -1,0 +1,21 @@
+"""Which images stand for a data set in pictures: chosen by tags alone, the same on every machine."""
+
+from data import Dataset, Sample
+
+ROWS = 8
+
+
+def overview_samples(dataset: Dataset, rows: int = ROWS) -> tuple[Sample, ...]:
+    """Up to ``rows`` tagged samples: the classes in turn, each with its next image not shown yet."""
+    chosen: dict[str, Sample] = {}
+    queues = [
+        [sample for sample in dataset.samples if label in sample.tags]
+        for label in range(len(dataset.classes))
+    ]
+    while len(chosen) < rows and any(queues):
+        for queue in queues:
+            while queue and queue[0].id in chosen:
+                queue.pop(0)
+            if queue and len(chosen) < rows:
+                chosen[queue[0].id] = queue.pop(0)
+    return tuple(chosen.values())

@@ -1,0 +1,190 @@
+"""The workspace on disk: shared artifacts and scores, and one folder per named run.
+
+<workspace>/artifacts/<stage>/<fingerprint>.h5    and .json: how it was computed
+<workspace>/scores/                               scores by what they depend on
+<workspace>/<run>/config.toml, run.json, log.jsonl, overview.png
+"""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages import Planned
+from wsss.artifacts import write_text
+from wsss.config import Config, to_toml
+from wsss.errors import UserError
+
+RESERVED = ("artifacts", "scores")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A workspace folder.
+
+    Attributes:
+        root: the folder.
+    """
+
+    root: Path
+
+    @property
+    def file_index(self) -> Path:
+        """The cache of checked input files."""
+        return self.root / "files.json"
+
+    def make(self) -> None:
+        """Create the folder and make sure that files can be written.
+
+        Raises:
+            UserError: not possible; the message says why.
+        """
+        probe = self.root / f".write-test-{os.getpid()}"
+        try:
+            (self.root / "artifacts").mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"workspace {self.root}: not writable ({error.strerror}); choose another with --workspace DIR"
+            ) from None
+
+    def run(self, name: str) -> "Run":
+        """The run of a name.
+
+        Raises:
+            UserError: not usable as a folder name.
+        """
+        if not re.fullmatch(r"[\w][\w .+-]{0,99}", name) or name in RESERVED:
+            raise UserError(
+                f"--name {name!r}: expected letters, digits, spaces and . + - _ (at most 100), "
+                f"not {' or '.join(RESERVED)}"
+            )
+        return Run(self.root / name)
+
+    def runs(self) -> Iterator["Run"]:
+        """All runs, by name."""
+        for path in sorted(self.root.glob("*/run.json")):
+            yield Run(path.parent)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One named run: which artifacts belong to it, under which configuration.
+
+    Attributes:
+        folder: of the run.
+    """
+
+    folder: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration of the last `run` or `stage`."""
+        return self.folder / "config.toml"
+
+    @property
+    def overview(self) -> Path:
+        """The picture."""
+        return self.folder / "overview.png"
+
+    def record(self) -> dict[str, Any]:
+        """The run's run.json; empty where there is none.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        path = self.folder / "run.json"
+        if not path.exists():
+            return {}
+        try:
+            loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return loaded
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({error}); delete it, nothing is computed anew"
+            ) from None
+
+    def save(self, config: Config, stages: Mapping[str, Planned], results: Mapping[str, Any]) -> None:
+        """Write config.toml and run.json: fingerprint, material and scores of every finished stage."""
+        write_text(self.config_file, to_toml(config))
+        entries = {
+            name: {
+                "fingerprint": item.stamp.fingerprint,
+                "material": item.stamp.material,
+                "bytes": item.path.stat().st_size,
+                "computed": computed(item),
+                "scores": results.get(name),
+            }
+            for name, item in stages.items()
+            if item.cached
+        }
+        record = {"schema": 1, "classes": list(next(iter(stages.values())).stamp.classes), "stages": entries}
+        write_text(self.folder / "run.json", json.dumps(record, indent=1, ensure_ascii=False))
+
+    def log(self, event: Mapping[str, Any]) -> None:
+        """Append one event to log.jsonl."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stamped = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **event}
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(stamped, ensure_ascii=False) + "\n")
+
+
+def computed(item: Planned) -> dict[str, Any]:
+    """How an artifact was computed: seconds, time, software; empty where that record is gone."""
+    try:
+        record: dict[str, Any] = json.loads(item.record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {key: record[key] for key in ("seconds", "created", "software") if key in record}
+
+
+def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
+    """Remove what no run names: artifacts with their records, scores of theirs, remains of dead processes.
+
+    Returns:
+        What was (or with ``dry_run`` would be) removed, with its size in bytes.
+    """
+    named = {
+        entry["fingerprint"] for run in workspace.runs() for entry in run.record().get("stages", {}).values()
+    }
+    removed = []
+    for path in sorted((workspace.root / "artifacts").glob("*/*")):
+        if path.name.split(".")[0] in named and not _is_remains(path):
+            continue
+        if _in_use(path):
+            continue
+        removed.append((path, _size(path)))
+        if not dry_run:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return removed
+
+
+def _is_remains(path: Path) -> bool:
+    """Whether a file is what an interrupted or finished computation left beside an artifact."""
+    return bool(re.search(r"\.tmp-\d+$|\.damaged-\d+$|\.lock$", path.name))
+
+
+def _in_use(path: Path) -> bool:
+    """Whether a living process writes this, seen from the lock beside the artifact."""
+    import fcntl
+
+    lock = path.parent / f"{path.name.split('.')[0]}.h5.lock"
+    if not lock.exists():
+        return False
+    with lock.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,0 +1,298 @@
+"""Artifacts: one HDF5 file per stage and fingerprint, written atomically. The only importer of h5py.
+
+A file under its final name is complete: it is written as ``<name>.tmp-<pid>``, flushed, synced and renamed.
+Stages that work image by image write immutable shards first and merge them, so a restart goes on after the
+last whole shard. The bytes of an artifact depend on its fingerprint alone: times and places of computation
+are kept in the run's ``run.json``, so that "nothing changed" can be checked with ``sha256sum``.
+
+Layout of a file: root attributes = the stamp (see `Stamp`), ``ids`` (UTF-8), and per image ``i`` (its
+position in ``ids``) the data sets ``<field>/<i>``; networks are stored as ``<group>/<parameter name>``.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEMA = 1
+SHARD_SIZE = 64
+"""Images per shard: what an interruption can cost at most."""
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class DamagedArtifactError(Exception):
+    """A file under a final name that is not the artifact it should be. The message names file and reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """What an artifact is and what it was made of: the material of its fingerprint."""
+
+    stage: str
+    version: int
+    seed: int
+    data: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    classes: tuple[str, ...] = ()
+    software: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def material(self) -> dict[str, Any]:
+        """All that the fingerprint depends on, as plain JSON values."""
+        return {
+            "schema": SCHEMA,
+            "stage": self.stage,
+            "version": self.version,
+            "seed": self.seed,
+            "data": self.data,
+            "config": dict(self.config),
+            "inputs": dict(self.inputs),
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of sha256 over the material's canonical JSON."""
+        return hashlib.sha256(canonical_json(self.material).encode()).hexdigest()[:16]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces and no NaN: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that becomes ``path`` when the block ends well, and is removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold ``<path>.lock``: one process computes an artifact, a second one calls ``waiting`` and then waits.
+
+    The lock is the kernel's (flock), so it ends with its process, however that dies.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def write_artifact(
+    path: Path,
+    stamp: Stamp,
+    *,
+    groups: Mapping[str, Arrays] | None = None,
+    images: Iterable[tuple[str, Arrays]] = (),
+) -> None:
+    """Write a whole artifact atomically.
+
+    Args:
+        path: final name.
+        stamp: becomes the root attributes.
+        groups: named arrays that belong to the whole (network weights, curves), ``{group: {name: array}}``.
+        images: ``(id, {field: array})`` per image, in the order in which they are to be stored.
+    """
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        _write_stamp(file, stamp)
+        for group, arrays in (groups or {}).items():
+            file.create_group(group)
+            for name, array in arrays.items():
+                _put(file, f"{group}/{name}", array)
+        ids = []
+        for index, (image_id, arrays) in enumerate(images):
+            ids.append(image_id)
+            for name, array in arrays.items():
+                _put(file, f"{name}/{index:06d}", array)
+        _put_ids(file, ids)
+
+
+def write_sharded(
+    path: Path,
+    stamp: Stamp,
+    ids: Sequence[str],
+    produce: Callable[[Sequence[str]], Iterator[Arrays]],
+    *,
+    done: Callable[[int], object] = lambda _: None,
+    shard_size: int = SHARD_SIZE,
+) -> None:
+    """Compute and write an artifact image by image, so that an interruption costs at most one shard.
+
+    Args:
+        path: final name; shards live in ``<path>.parts/`` until the merge.
+        stamp: becomes the root attributes of every shard and of the artifact.
+        ids: all images, in order.
+        produce: given some ids, yields one ``{field: array}`` per id, in their order.
+        done: told the number of images finished, also those found finished from an earlier try.
+        shard_size: images per shard.
+    """
+    parts = path.with_name(f"{path.name}.parts")
+    shards = []
+    for start in range(0, len(ids), shard_size):
+        wanted = list(ids[start : start + shard_size])
+        shard = parts / f"{start:08d}.h5"
+        shards.append(shard)
+        if _holds(shard, stamp.fingerprint, wanted):
+            done(len(wanted))
+        else:
+            write_artifact(shard, stamp, images=_reported(zip(wanted, produce(wanted), strict=True), done))
+    _merge(path, stamp, shards)
+    shutil.rmtree(parts, ignore_errors=True)
+
+
+class Artifact:
+    """A finished artifact, read lazily; safe to hand to worker processes (fork, forkserver or spawn).
+
+    Args:
+        path: the file.
+        fingerprint: if given, must be the file's own.
+
+    Raises:
+        DamagedArtifactError: not HDF5, not an artifact, or of another fingerprint.
+    """
+
+    def __init__(self, path: Path, *, fingerprint: str | None = None) -> None:
+        self.path = path
+        self._file: h5py.File | None = None
+        self._pid = -1
+        try:
+            attributes = self._open().attrs
+            self.stage = str(attributes["stage"])
+            self.fingerprint = str(attributes["fingerprint"])
+            self.classes: tuple[str, ...] = tuple(json.loads(attributes["classes"]))
+            self.ids: tuple[str, ...] = tuple(self._open()["ids"].asstr()[:].tolist())
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise DamagedArtifactError(f"{path}: not a whole artifact ({error})") from None
+        if fingerprint is not None and fingerprint != self.fingerprint:
+            raise DamagedArtifactError(f"{path}: holds {self.fingerprint}, not {fingerprint}")
+        self._position = {image_id: index for index, image_id in enumerate(self.ids)}
+
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self._position
+
+    def read(self, image_id: str, name: str) -> NDArray[Any]:
+        """One image's array ``name``. Raises DamagedArtifactError when its checksum does not hold."""
+        return self._read(f"{name}/{self._position[image_id]:06d}")
+
+    def group(self, name: str) -> dict[str, NDArray[Any]]:
+        """All arrays of a group, by name in stored order of names."""
+        return {key: self._read(f"{name}/{key}") for key in self._open()[name]}
+
+    def close(self) -> None:
+        """Close the file; a later read opens it again."""
+        if self._file is not None and self._pid == os.getpid():
+            self._file.close()
+        self._file = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None, "_pid": -1}
+
+    def _open(self) -> h5py.File:
+        # A handle inherited through fork shares its file offset with the parent: never use it.
+        if self._file is None or self._pid != os.getpid():
+            self._file = h5py.File(self.path, "r")
+            self._pid = os.getpid()
+        return self._file
+
+    def _read(self, name: str) -> NDArray[Any]:
+        try:
+            value: NDArray[Any] = self._open()[name][()]
+        except (OSError, KeyError, RuntimeError) as error:
+            raise DamagedArtifactError(f"{self.path}: {name} cannot be read ({error})") from None
+        return np.asarray(value)
+
+
+def _write_stamp(file: h5py.File, stamp: Stamp) -> None:
+    for key, value in (asdict(stamp) | {"schema": SCHEMA, "fingerprint": stamp.fingerprint}).items():
+        file.attrs[key] = value if isinstance(value, str | int) else canonical_json(value)
+
+
+def _put(file: h5py.File, name: str, array: NDArray[Any]) -> None:
+    """One data set: a single checksummed chunk, compressed where that pays (integers and half precision)."""
+    array = np.asarray(array)
+    if array.size == 0 or array.ndim == 0:
+        file.create_dataset(name, data=array)  # HDF5 cannot chunk these
+        return
+    filters: dict[str, Any] = {"fletcher32": True, "chunks": array.shape}
+    if array.dtype == np.float16:
+        filters |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+    elif array.dtype in (np.uint8, np.bool_):
+        filters |= {"compression": "gzip", "compression_opts": 4}
+    file.create_dataset(name, data=array, **filters)
+
+
+def _put_ids(file: h5py.File, ids: Sequence[str]) -> None:
+    file.create_dataset("ids", data=list(ids), dtype=h5py.string_dtype("utf-8"), shape=(len(ids),))
+
+
+def _holds(path: Path, fingerprint: str, ids: Sequence[str]) -> bool:
+    if not path.exists():
+        return False
+    try:
+        artifact = Artifact(path, fingerprint=fingerprint)
+    except DamagedArtifactError:
+        return False
+    artifact.close()
+    return list(artifact.ids) == list(ids)
+
+
+def _reported(
+    images: Iterable[tuple[str, Arrays]], done: Callable[[int], object]
+) -> Iterator[tuple[str, Arrays]]:
+    for image in images:
+        yield image
+        done(1)
+
+
+def _merge(path: Path, stamp: Stamp, shards: Sequence[Path]) -> None:
+    """Copy all shards into one file without decompressing; positions are renumbered."""
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        _write_stamp(file, stamp)
+        ids: list[str] = []
+        for shard in shards:
+            with h5py.File(shard, "r") as part:
+                count = len(part["ids"])
+                for name in sorted(key for key in part if key != "ids"):
+                    group = file.require_group(name)
+                    for index in range(count):
+                        part.copy(f"{name}/{index:06d}", group, name=f"{len(ids) + index:06d}")
+                ids += part["ids"].asstr()[:].tolist()
+        _put_ids(file, ids)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

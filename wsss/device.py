@@ -1,0 +1,44 @@
+"""Where it is computed, and in which precision: by capability, never by a measurement that could differ."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from wsss.config import RunConfig
+from wsss.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` takes CUDA, else MPS, else the CPU.
+
+    Raises:
+        UserError: unknown or unavailable.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or ["unknown"])[0]
+        raise UserError(f"run.device = '{name}': {reason}; expected auto, cpu, cuda, cuda:N or mps") from None
+    return device
+
+
+def choose_precision(config: RunConfig, device: torch.device) -> torch.dtype:
+    """float32, or bfloat16 where asked for or (``auto``) computed by the device natively."""
+    if config.precision != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16}[config.precision]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Autocast to bfloat16; does nothing for float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)

@@ -1,0 +1,15 @@
+"""The one error that is meant for the user's eyes."""
+
+from collections.abc import Sequence
+
+SHOWN = 10  # an error names this many places and counts the rest
+
+
+class UserError(Exception):
+    """What went wrong, where, what was expected and how to fix it: ``str(error)`` is one to three lines."""
+
+
+def listed(items: Sequence[str], separator: str = "; ") -> str:
+    """Return the first ten ``items`` in one line and, where there are more, the number of the rest."""
+    rest = len(items) - SHOWN
+    return separator.join(items[:SHOWN]) + (f"{separator}and {rest} more" if rest > 0 else "")

@@ -1,0 +1,181 @@
+"""Self-Regulation losses as pure functions: MEA, SR-F, SR-L.
+
+Source: D. Zhang, H. Zhang, J. Tang, X.-S. Hua, Q. Sun, *Self-Regulation for Semantic Segmentation*,
+ICCV 2021, arXiv 2108.09702. Total: ``L = lambda1 L_cls + lambda2 L_seg + lambda3 (L_SR-L + L_SR-F)``.
+
+Shapes: ``B`` batch, ``C`` classes, ``h w`` map, ``H W`` labels. Lists run over exits, shallowest first; the
+last is the deepest exit. All losses are computed in float32 whatever the inputs' precision, and sums over
+exits are divided by their number, so that depth does not change the balance.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = 255
+"""The label that no pixel-wise loss and no metric ever counts."""
+
+
+def pooled_scores(class_map: Tensor, pool: Literal["mean", "max", "lse"] = "mean") -> Tensor:
+    """Image-level scores ``c_k = pool(Z_k)``.
+
+    Args:
+        class_map: (B, C, h, w) logits.
+        pool: ``mean`` (global average, the CAM classifier's), ``max``, or ``lse``: log-mean-exp, between the
+            two (Pinheiro and Collobert, CVPR 2015), which lets a small object name its class.
+
+    Returns:
+        (B, C) float32 logits.
+    """
+    flat = class_map.float().flatten(2)  # (B, C, h*w)
+    if pool == "mean":
+        return flat.mean(2)
+    if pool == "max":
+        return flat.amax(2)
+    positions = torch.tensor(float(flat.shape[2]), device=flat.device)
+    return torch.logsumexp(flat, 2) - positions.log()
+
+
+def classification_loss(scores: Sequence[Tensor], tags: Tensor) -> Tensor:
+    """MEA, image level: multi-label soft-margin loss, the mean over exits of L_mlc(c_k, y).
+
+    Args:
+        scores: per exit (B, C) logits.
+        tags: (B, C), 1 where the image's tags name the class.
+
+    Returns:
+        Scalar float32.
+    """
+    target = tags.float()
+    losses = [F.binary_cross_entropy_with_logits(score.float(), target) for score in scores]
+    return torch.stack(losses).mean()
+
+
+def segmentation_loss(class_maps: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """MEA, pixel level: the mean over exits of CE(Z_k upsampled to the labels' grid, Y); 255 is not counted.
+
+    Args:
+        class_maps: per exit (B, C, h, w) logits, background being class 0.
+        labels: (B, H, W) integers, 0..C-1 or 255.
+
+    Returns:
+        Scalar float32; 0 (with zero gradients) where no pixel is labelled.
+    """
+    target = labels.long()
+    counted = (target != IGNORE).sum().clamp(min=1)
+    losses = []
+    for class_map in class_maps:
+        logits = F.interpolate(class_map.float(), size=target.shape[1:], mode="bilinear", align_corners=False)
+        losses.append(F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum") / counted)
+    return torch.stack(losses).mean()
+
+
+def self_regulation_f(
+    maps: Sequence[Tensor],
+    present: Tensor,
+    *,
+    tau: float,
+    axis: Literal["space", "class"] = "space",
+    mode: Literal["soft", "released"] = "soft",
+) -> Tensor:
+    """SR-F: the shallowest map T = Z_1 teaches detail to every deeper map S_i.
+
+    ``L_F^i = -(1/M) sum_j t'_j log s'_j`` with ``t' = softmax(T / tau)`` and ``s' = softmax(S_i / tau)``, times
+    tau^2 (Hinton 2015) so that the gradient's size does not depend on tau; then the mean over i. Teacher and
+    student meet on the coarser of their grids by average pooling; nothing is upsampled. The teacher gets no
+    gradient.
+
+    Args:
+        maps: per exit (B, C, h_k, w_k), class maps or projected feature maps; at least one.
+        present: (B, C), nonzero where a channel of an image counts; used by ``axis="space"`` alone.
+        tau: temperature, > 0.
+        axis: ``space``: t' and s' are distributions over the M positions, one per present class, and the loss
+            is the mean over present (image, class) pairs (compare channel-wise distillation, Shu et al., ICCV
+            2021); ``class``: distributions over the C classes at each of the M positions.
+        mode: ``soft`` as above; ``released``: the hard cross-entropy to argmax(Z_1) over classes of the
+            authors' code. With a label loss it makes deep exits copy the stem: for comparison only.
+
+    Returns:
+        Scalar float32; 0 for a single exit or when nothing is present.
+    """
+    teacher = maps[0].detach().float()
+    losses = [
+        _released_f(teacher, student.float())
+        if mode == "released"
+        else tau**2 * _soft_f(teacher, student.float(), present, tau, axis)
+        for student in maps[1:]
+    ]
+    return torch.stack(losses).mean() if losses else maps[0].new_zeros((), dtype=torch.float32)
+
+
+def self_regulation_l(
+    scores: Sequence[Tensor],
+    *,
+    tau: float,
+    activation: Literal["sigmoid", "softmax"] = "sigmoid",
+) -> Tensor:
+    """SR-L: the deepest exit's image-level scores teach semantics to the shallower exits.
+
+    ``L_SR-L = mean_{k<N} CE(p(c_N / tau), p(c_k / tau))``, times tau^2. The teacher gets no gradient.
+
+    Args:
+        scores: per exit (B, C) logits; at least one.
+        tau: temperature, > 0.
+        activation: ``sigmoid``: a binary cross-entropy per class (tags are not exclusive), mean over classes;
+            ``softmax``: the classes of an image as one distribution.
+
+    Returns:
+        Scalar float32; 0 for a single exit.
+    """
+    teacher = scores[-1].detach().float() / tau
+    losses = []
+    for score in scores[:-1]:
+        student = score.float() / tau
+        if activation == "sigmoid":
+            losses.append(F.binary_cross_entropy_with_logits(student, teacher.sigmoid()))
+        else:
+            losses.append(F.cross_entropy(student, teacher.softmax(1)))
+    return tau**2 * torch.stack(losses).mean() if losses else scores[0].new_zeros((), dtype=torch.float32)
+
+
+def sr_strength(progress: float, *, start: float, ramp: float) -> float:
+    """The schedule's factor on both SR losses: 0 before ``start``, then 1 or a linear rise over ``ramp``.
+
+    Args:
+        progress: share of all training steps already done, in [0, 1).
+        start: share before which MEA trains alone (published: a quarter).
+        ramp: share over which the factor rises; 0 for a switch.
+    """
+    if progress < start:
+        return 0.0
+    return 1.0 if ramp == 0 else min(1.0, (progress - start) / ramp)
+
+
+def _soft_f(teacher: Tensor, student: Tensor, present: Tensor, tau: float, axis: str) -> Tensor:
+    teacher, student = _on_one_grid(teacher, student)
+    positions = teacher.shape[2] * teacher.shape[3]
+    dim = 2 if axis == "space" else 1
+    target = (teacher.flatten(2) / tau).softmax(dim)  # (B, C, M)
+    cross = -(target * (student.flatten(2) / tau).log_softmax(dim))
+    if axis == "class":
+        return cross.sum(1).mean()
+    counts = (present != 0).float()
+    return (cross.sum(2) / positions * counts).sum() / counts.sum().clamp(min=1)
+
+
+def _released_f(teacher: Tensor, student: Tensor) -> Tensor:
+    teacher, student = _on_one_grid(teacher, student)
+    return F.cross_entropy(student, teacher.argmax(1))
+
+
+def _on_one_grid(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+    """Average-pool both maps to the coarser of their grids."""
+    grid = (min(teacher.shape[2], student.shape[2]), min(teacher.shape[3], student.shape[3]))
+    return _pooled(teacher, grid), _pooled(student, grid)
+
+
+def _pooled(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    return maps if maps.shape[2:] == grid else F.adaptive_avg_pool2d(maps, grid)

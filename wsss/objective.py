@@ -1,0 +1,71 @@
+"""The training objective: which loss terms a configuration switches on, and their weights."""
+
+from torch import Tensor
+
+from wsss.config import TrainConfig
+from wsss.losses import (
+    classification_loss,
+    pooled_scores,
+    segmentation_loss,
+    self_regulation_f,
+    self_regulation_l,
+    sr_strength,
+)
+from wsss.networks import ExitOutputs
+
+
+def loss_terms(
+    outputs: ExitOutputs,
+    tags: Tensor,
+    labels: Tensor | None,
+    *,
+    config: TrainConfig,
+    weight_seg: float,
+    progress: float,
+) -> dict[str, Tensor]:
+    """The weighted terms of L = lambda1 L_cls + lambda2 L_seg + lambda3 (L_SR-L + L_SR-F).
+
+    A term whose weight is zero is not computed, so it leaves no trace in any gradient.
+
+    Args:
+        outputs: of the multi-exit network; with labels, channel 0 of the class maps is background.
+        tags: (B, C), 1 where the image's tags name the class.
+        labels: (B, H, W) pixel labels with 255, or None for the classification network.
+        config: weights, temperatures and schedule.
+        weight_seg: lambda2; used with labels only.
+        progress: share of training done, in [0, 1).
+
+    Returns:
+        Scalars by name (cls, seg, sr_f, sr_l); their sum is the loss.
+    """
+    maps = outputs.class_maps
+    foreground = [single[:, 1:] for single in maps] if labels is not None else maps
+    scores = [pooled_scores(single, config.pool) for single in foreground]
+    learning = slice(None) if config.mea else slice(-1, None)
+    strength = sr_strength(progress, start=config.sr_start, ramp=config.sr_ramp)
+    terms: dict[str, Tensor] = {}
+    if config.weight_cls:
+        terms["cls"] = config.weight_cls * classification_loss(scores[learning], tags)
+    if labels is not None and weight_seg:
+        terms["seg"] = weight_seg * segmentation_loss(maps[learning], labels)
+    if config.weight_sr_f and strength:
+        terms["sr_f"] = config.weight_sr_f * strength * _sr_f(outputs, tags, config, foreground)
+    if config.weight_sr_l and strength:
+        regulation = self_regulation_l(scores, tau=config.tau_l, activation=config.sr_l_activation)
+        terms["sr_l"] = config.weight_sr_l * strength * regulation
+    return terms
+
+
+def _sr_f(outputs: ExitOutputs, tags: Tensor, config: TrainConfig, foreground: list[Tensor]) -> Tensor:
+    """SR-F on what the configuration names.
+
+    Over positions: the maps of tagged classes, or every feature channel of an image with tags. Over classes:
+    whole class vectors, background included.
+    """
+    if config.sr_maps == "features":
+        maps = outputs.feature_maps
+        present = tags.any(1, keepdim=True).expand(-1, maps[0].shape[1])
+    else:
+        maps = foreground if config.sr_axis == "space" and config.sr_mode == "soft" else outputs.class_maps
+        present = tags
+    return self_regulation_f(maps, present, tau=config.tau_f, axis=config.sr_axis, mode=config.sr_mode)

@@ -1,0 +1,144 @@
+"""Pictures to look at: photograph, CAM, pseudo-mask, prediction and truth side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+IGNORE = 255
+CELL = 220
+"""Pixels of the long side of a picture in its cell."""
+GAP = 8
+LEGEND_ROW = 22
+HEADINGS = ("photograph", "CAM", "pseudo-mask", "prediction", "truth")
+
+Rgb = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class OverviewRow:
+    """One image of the overview; what is None is shown as absent.
+
+    Attributes:
+        caption: of the row.
+        image: (H, W, 3) uint8.
+        cams: (K, H, W) in [0, 1], with ``cam_labels`` (K,) the mask values 1..C.
+        pseudo: (H, W) uint8 labels, 255 unsure.
+        prediction: (H, W) uint8 labels.
+        truth: (H, W) uint8 labels, 255 ignored.
+    """
+
+    caption: str
+    image: Rgb
+    cams: NDArray[np.float32] | None
+    cam_labels: Sequence[int]
+    pseudo: NDArray[np.uint8] | None
+    prediction: NDArray[np.uint8] | None
+    truth: NDArray[np.uint8] | None
+
+
+def voc_palette() -> NDArray[np.uint8]:
+    """The VOC colours, (256, 3) uint8: bit j of a label's three bits sets bit 7-j of R, G, B; 255 is pale."""
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for label in range(256):
+        for bit in range(8):
+            digit = label >> (3 * bit)
+            for channel in range(3):
+                palette[label, channel] |= ((digit >> channel) & 1) << (7 - bit)
+    return palette
+
+
+def paint_labels(image: Rgb, labels: NDArray[np.uint8], *, opacity: float = 0.65) -> Rgb:
+    """(H, W, 3) and (H, W) -> the grey photograph under the labels' colours, with edges drawn."""
+    grey = np.repeat(image.mean(2, keepdims=True), 3, 2)
+    colours = voc_palette()[labels].astype(np.float64)
+    shown = np.where((labels > 0)[..., None], opacity, 0.0)
+    painted = grey * (1 - shown) + colours * shown
+    painted[_edges(labels)] = 255
+    return np.asarray(painted, dtype=np.uint8)
+
+
+def paint_cams(image: Rgb, cams: NDArray[np.float32], labels: Sequence[int]) -> Rgb:
+    """The grey photograph, tinted with each pixel's strongest class as far as its CAM goes."""
+    grey = np.repeat(image.mean(2, keepdims=True), 3, 2) * 0.8
+    if not len(cams):
+        return np.asarray(grey, dtype=np.uint8)
+    strength = cams.max(0)[..., None]
+    colours = voc_palette()[np.asarray(labels)[cams.argmax(0)]].astype(np.float64)
+    tinted = grey * (1 - strength) + np.maximum(colours, 40) * strength
+    return np.asarray(tinted.clip(0, 255), dtype=np.uint8)
+
+
+def draw_overview(rows: Sequence[OverviewRow], classes: Sequence[str]) -> Image.Image:
+    """Rows of pictures under headings, with a legend of the classes that occur."""
+    heights = [_fit(row.image.shape[0], row.image.shape[1])[0] + LEGEND_ROW for row in rows]
+    present = _labels_shown(rows)
+    per_line = 6
+    legend = LEGEND_ROW * (1 + (len(present) - 1) // per_line) if present else 0
+    width = GAP + len(HEADINGS) * (CELL + GAP)
+    canvas = Image.new("RGB", (width, legend + LEGEND_ROW + sum(heights) + GAP * (len(rows) + 2)), "white")
+    draw = ImageDraw.Draw(canvas)
+    _draw_legend(draw, present, classes, per_line, width)
+    top = GAP + legend
+    for column, heading in enumerate(HEADINGS):
+        draw.text((GAP + column * (CELL + GAP), top), heading, fill="black", font=_font(14))
+    top += LEGEND_ROW
+    for row, height in zip(rows, heights, strict=True):
+        draw.text((GAP, top), row.caption, fill=(70, 70, 70), font=_font(12))
+        for column, picture in enumerate(_pictures(row)):
+            left = GAP + column * (CELL + GAP)
+            if picture is None:
+                draw.text((left, top + LEGEND_ROW), "none", fill=(120, 120, 120), font=_font(12))
+            else:
+                h, w = _fit(picture.shape[0], picture.shape[1])
+                canvas.paste(Image.fromarray(picture).resize((w, h)), (left, top + LEGEND_ROW - 4))
+        top += height + GAP
+    return canvas
+
+
+def _pictures(row: OverviewRow) -> list[Rgb | None]:
+    cams = None if row.cams is None else paint_cams(row.image, row.cams, row.cam_labels)
+    masks = [
+        None if labels is None else paint_labels(row.image, labels)
+        for labels in (row.pseudo, row.prediction, row.truth)
+    ]
+    return [row.image, cams, *masks]
+
+
+def _labels_shown(rows: Sequence[OverviewRow]) -> list[int]:
+    shown: set[int] = set()
+    for row in rows:
+        shown |= set(map(int, row.cam_labels))
+        for labels in (row.pseudo, row.prediction, row.truth):
+            shown |= set() if labels is None else set(np.unique(labels).tolist())
+    return sorted(shown - {0})
+
+
+def _draw_legend(
+    draw: ImageDraw.ImageDraw, present: Sequence[int], classes: Sequence[str], per_line: int, width: int
+) -> None:
+    palette = voc_palette()
+    for index, label in enumerate(present):
+        left = GAP + (index % per_line) * ((width - GAP) // per_line)
+        top = GAP + (index // per_line) * LEGEND_ROW
+        draw.rectangle((left, top, left + 14, top + 14), fill=tuple(palette[label].tolist()), outline="black")
+        name = "unsure / ignored" if label == IGNORE else classes[label - 1]
+        draw.text((left + 20, top - 1), name[:24], fill="black", font=_font(13))
+
+
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+def _fit(height: int, width: int) -> tuple[int, int]:
+    factor = CELL / max(height, width)
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _edges(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    edges = np.zeros(labels.shape, dtype=bool)
+    edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edges[1:] |= labels[1:] != labels[:-1]
+    return edges

@@ -1,0 +1,253 @@
+"""The one training loop, for both networks: schedule, precision, checkpoint and resume.
+
+Every random choice is a function of (seed, epoch, image) in the data and of (seed, step) in the network, so a
+checkpoint holds no generator state, and training resumed at step n continues bit for bit.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wsss.artifacts import Artifact, DamagedArtifactError, Stamp, write_artifact
+from wsss.config import TrainConfig
+from wsss.device import autocast
+from wsss.errors import UserError, listed
+from wsss.interrupt import Interrupted, requested
+from wsss.networks import ExitOutputs, MultiExitNetwork
+from wsss.progress import progress_bar
+
+CHECKPOINT_SECONDS = 60.0
+"""Training time between checkpoints: what a kill can cost at most."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training views.
+
+    Attributes:
+        ids: of the images, for messages.
+        images: (B, 3, H, W) float32 RGB in [0, 1].
+        tags: (B, C) float32, 0 or 1.
+        labels: (B, H, W) uint8 with 255, or None.
+    """
+
+    ids: list[str]
+    images: Tensor
+    tags: Tensor
+    labels: Tensor | None
+
+
+Objective = Callable[[ExitOutputs, Tensor, Tensor | None, float], dict[str, Tensor]]
+"""(outputs, tags, labels, progress in [0, 1)) -> weighted loss terms by name."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything `train` needs beside the network.
+
+    Attributes:
+        config: optimiser and schedule.
+        steps: optimiser steps in all.
+        batches: given the first step wanted, yields the batches from there to the end.
+        objective: the loss.
+        checkpoint: where to keep the state between tries.
+        stamp: of the stage; a checkpoint of another fingerprint is ignored.
+        label: of the progress bar.
+        log: told once per epoch of the mean loss terms.
+    """
+
+    config: TrainConfig
+    steps: int
+    steps_per_epoch: int
+    batches: Callable[[int], Iterable[Batch]]
+    objective: Objective
+    checkpoint: Path
+    stamp: Stamp
+    label: str
+    log: Callable[[dict[str, float]], None]
+
+
+def train(network: MultiExitNetwork, job: Training, *, device: torch.device, precision: torch.dtype) -> None:
+    """Train in place, going on from the job's checkpoint if there is one.
+
+    Raises:
+        UserError: the loss is not finite; the message names the step and the images.
+        Interrupted: a stop was asked for; the checkpoint holds everything.
+    """
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    set_training(network, freeze_bn=job.config.freeze_bn)
+    optimizer = make_optimizer(network, job.config)
+    first = _resume(network, optimizer, job)
+    saved = time.monotonic()
+    means = _Means()
+    with progress_bar(job.steps * job.config.batch, job.label, "img") as bar:
+        bar.update(first * job.config.batch)
+        for step, batch in zip(range(first, job.steps), job.batches(first), strict=True):
+            set_learning_rate(optimizer, job.config, step / job.steps)
+            torch.manual_seed(step_seed(job.stamp.seed, step))
+            terms = _step(network, optimizer, batch, job, step, device, precision)
+            means.add(terms)
+            bar.set_postfix_str(f"loss {sum(terms.values()):.3f}", refresh=False)
+            bar.update(job.config.batch)
+            done = step + 1
+            if done % job.steps_per_epoch == 0:
+                job.log({"epoch": done // job.steps_per_epoch, **means.take()})
+            if requested() or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                _save(network, optimizer, job, done)
+                saved = time.monotonic()
+            if requested():
+                raise Interrupted
+
+
+def set_training(network: MultiExitNetwork, *, freeze_bn: bool) -> None:
+    """Training mode; with ``freeze_bn`` the backbone's BatchNorm keeps its statistics, scale and shift."""
+    network.train()
+    if freeze_bn:
+        for module in network.plain.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval().requires_grad_(False)
+
+
+def make_optimizer(network: MultiExitNetwork, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW with two parameter groups: the backbone, and all heads at ``head_lr`` times its rate."""
+    backbone = [p for p in network.plain.backbone.parameters() if p.requires_grad]
+    inside = {id(p) for p in network.plain.backbone.parameters()}
+    heads = [p for p in network.parameters() if p.requires_grad and id(p) not in inside]
+    groups = [{"params": backbone, "factor": 1.0}, {"params": heads, "factor": config.head_lr}]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, progress: float) -> None:
+    """Polynomial decay ``lr (1 - progress)^poly`` after a linear warm-up; ``progress`` in [0, 1)."""
+    rate = config.lr * (1 - progress) ** config.poly
+    if progress < config.lr_warmup:
+        rate *= progress / config.lr_warmup
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of the network's own randomness (dropout) at a step."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+
+
+def state_arrays(module: nn.Module) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+    """A module's state dict as NumPy arrays."""
+    return {name: value.detach().cpu().contiguous().numpy() for name, value in module.state_dict().items()}
+
+
+def load_arrays(
+    module: nn.Module, arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]
+) -> None:
+    """Load what `state_arrays` gave; names and shapes must match."""
+    module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
+
+
+class _Means:
+    """Mean loss terms since the last `take`."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def add(self, terms: dict[str, float]) -> None:
+        self._count += 1
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def take(self) -> dict[str, float]:
+        means = {name: round(total / self._count, 6) for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means
+
+
+def _step(
+    network: MultiExitNetwork,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    job: Training,
+    step: int,
+    device: torch.device,
+    precision: torch.dtype,
+) -> dict[str, float]:
+    images = batch.images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+    tags = batch.tags.to(device, non_blocking=True)
+    labels = None if batch.labels is None else batch.labels.to(device, non_blocking=True)
+    with autocast(device, precision):
+        outputs = network(images)
+    terms = job.objective(outputs, tags, labels, step / job.steps)
+    values = {name: float(term.detach()) for name, term in terms.items()}
+    if not all(math.isfinite(value) for value in values.values()):
+        raise UserError(
+            f"{job.label}: the loss is not finite at step {step + 1} of {job.steps} ({values}), images "
+            f"{listed(batch.ids, ', ')}.\nTry a smaller {job.stamp.stage}.lr, run.precision=fp32 or lr_warmup=0.1."
+        )
+    optimizer.zero_grad(set_to_none=True)
+    if terms:
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return values
+
+
+def _save(network: MultiExitNetwork, optimizer: torch.optim.Optimizer, job: Training, done: int) -> None:
+    moments = {
+        f"{index:05d}.{key}": value.cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+        if value is not None
+    }
+    groups = {"network": state_arrays(network), "optimizer": moments, "progress": {"step": np.asarray(done)}}
+    write_artifact(job.checkpoint, job.stamp, groups=groups)
+
+
+def _resume(network: MultiExitNetwork, optimizer: torch.optim.Optimizer, job: Training) -> int:
+    """Load the checkpoint, if it is one of this job, and return the number of steps it holds."""
+    if not job.checkpoint.exists():
+        return 0
+    try:
+        artifact = Artifact(job.checkpoint, fingerprint=job.stamp.fingerprint)
+        weights, moments = artifact.group("network"), artifact.group("optimizer")
+        done = int(artifact.group("progress")["step"])
+        artifact.close()
+    except DamagedArtifactError:
+        return 0
+    load_arrays(network, weights)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in moments.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = torch.from_numpy(np.array(value))
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return done
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """The order of ``count`` images in an epoch: a permutation that depends on seed and epoch alone."""
+    return [int(i) for i in np.random.default_rng([seed, epoch]).permutation(count)]
+
+
+def batch_indices(
+    count: int, batch: int, seed: int, first: int, steps: int
+) -> Iterator[list[tuple[int, int]]]:
+    """The (epoch, image) pairs of every batch from step ``first`` on.
+
+    A remainder smaller than a batch waits for another epoch's order, except when there are fewer images than
+    a batch holds: then every batch is the whole set.
+    """
+    per_epoch = steps_in_epoch(count, batch)
+    for step in range(first, steps):
+        epoch, position = divmod(step, per_epoch)
+        order = epoch_order(count, seed, epoch)
+        yield [(epoch, index) for index in order[position * batch : (position + 1) * batch]]
+
+
+def steps_in_epoch(count: int, batch: int) -> int:
+    """Optimiser steps per epoch."""
+    return max(1, count // batch)

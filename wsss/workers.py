@@ -1,0 +1,23 @@
+"""How many processes to use, without importing torch."""
+
+import os
+
+from wsss.config import RunConfig
+
+
+def pool_workers(config: RunConfig) -> int:
+    """Processes of a CPU-bound stage (the CRF): as configured, or one per core."""
+    return max(1, config.workers) if config.workers >= 0 else cpu_cores()
+
+
+def loader_workers(config: RunConfig, *, accelerator: bool) -> int:
+    """Processes that load images: as configured, or none where the network needs the few cores there are."""
+    if config.workers >= 0:
+        return config.workers
+    cores = cpu_cores()
+    return min(8, cores - 1) if accelerator or cores > 4 else 0
+
+
+def cpu_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
