@@ -64,7 +64,8 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
         )
     if writable:
         workspace.make()
-    dataset = open_dataset(config.data, cache=workspace.file_index if writable else None, progress=True)
+    index = workspace.file_index(config.data.root)
+    dataset = open_dataset(config.data, cache=index if writable else None, progress=True)
     planned = {item.name: item for item in plan(config, dataset, workspace.root)}
     return Session(config, dataset, planned, workspace, run)
 

@@ -5,6 +5,7 @@
 <workspace>/<run>/config.toml, run.json, log.jsonl, overview.png
 """
 
+import hashlib
 import json
 import os
 import re
@@ -33,10 +34,9 @@ class Workspace:
 
     root: Path
 
-    @property
-    def file_index(self) -> Path:
-        """The cache of checked input files."""
-        return self.root / "files.json"
+    def file_index(self, data_root: str) -> Path:
+        """The cache of a data set's checked files."""
+        return self.root / f"files-{hashlib.sha256(data_root.encode()).hexdigest()[:12]}.json"
 
     def make(self) -> None:
         """Create the folder and make sure that files can be written.

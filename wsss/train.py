@@ -98,10 +98,12 @@ def train(network: MultiExitNetwork, job: Training, *, device: torch.device, pre
             done = step + 1
             if done % job.steps_per_epoch == 0:
                 job.log({"epoch": done // job.steps_per_epoch, **means.take()})
-            if requested() or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            stop = requested()
+            # The last one too: what comes after training may fail, and must not cost the training.
+            if stop or done == job.steps or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 _save(network, optimizer, job, done)
                 saved = time.monotonic()
-            if requested():
+            if stop:
                 raise Interrupted
 
 

@@ -1,0 +1,67 @@
+# The commands of the project; `make` alone lists them.
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+ARGS ?=
+PYTEST_ARGS ?=
+
+ifneq ($(words $(VENV)),1)
+$(error VENV must be one folder without spaces)
+endif
+
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
+
+# Packages from outside must not be seen inside the environment.
+unexport PYTHONPATH
+unexport PYTHONHOME
+export PYTHONNOUSERSITE := 1
+
+.PHONY: help demo test lint venv venv-dev preflight lock clean FORCE
+
+help:
+	@echo "make demo    install into $(VENV) where needed, then run the pipeline on the sample data"
+	@echo "             (more arguments for it: make demo ARGS=\"--set refine.preset=psa\")"
+	@echo "make test    all checks: ruff, mypy, pytest (options: make test PYTEST_ARGS=\"-k metrics -x\")"
+	@echo "make lint    ruff and mypy only"
+	@echo "make venv    install only (venv-dev: with the development tools)"
+	@echo "make lock    write requirements.txt and requirements-dev.txt anew from pyproject.toml"
+	@echo "make clean   remove $(VENV) and caches; runs/ stays"
+	@echo "Settings: VENV=/some/folder (default .venv), PYTHON=/path/to/python3.11 to install with"
+
+demo: $(READY)
+	$(PY) run_pipeline.py run --config configs/sample.toml --name sample $(ARGS)
+
+# Tests run even where the checks before them fail, and either failure counts.
+test: $(READY_DEV)
+	@status=0; \
+	$(MAKE) --no-print-directory lint || { status=$$?; echo "ruff or mypy failed, see above; the tests run all the same"; }; \
+	echo "pytest $(PYTEST_ARGS)"; $(PY) -m pytest $(PYTEST_ARGS) || status=$$?; \
+	exit $$status
+
+lint: $(READY_DEV)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+venv: $(READY)
+
+venv-dev: $(READY_DEV)
+
+preflight:
+	@scripts/preflight.sh "$(VENV)"
+
+# Both files are written last (see scripts/venv.sh). An environment whose interpreter has gone,
+# because Python was removed or the folder came from elsewhere, is made again.
+$(READY): requirements.txt $(if $(wildcard $(PY)),,FORCE)
+	@scripts/venv.sh run "$(VENV)"
+
+$(READY_DEV): requirements-dev.txt $(READY)
+	@scripts/venv.sh dev "$(VENV)"
+
+lock:
+	@scripts/lock.sh
+
+clean:
+	@scripts/clean.sh "$(VENV)"

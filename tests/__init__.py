@@ -1,0 +1,1 @@
+"""Tests; they run offline on two cores."""

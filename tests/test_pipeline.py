@@ -1,0 +1,272 @@
+"""The whole pipeline on tiny data: caching, what each change recomputes, blindness to masks, same bits twice."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages import STAGE_NAMES
+from stages.commands import Request, open_session, run_all, run_prune, run_stage, show_status
+from stages.scoring import score
+from tests.pipelines import request
+from tests.trees import make_folder_tree, make_voc_tree
+from wsss.artifacts import Artifact
+from wsss.config import DataConfig
+from wsss.errors import UserError
+from wsss.metrics import confusion_counts, mask_scores
+
+Hashes = dict[str, str]
+
+
+def hashes(workspace: Path) -> Hashes:
+    """sha256 of every artifact, by stage and file name."""
+    files = sorted((workspace / "artifacts").glob("*/*.h5"))
+    return {f"{f.parent.name}/{f.name}": hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def computed_stages(before: Hashes, after: Hashes) -> list[str]:
+    new = {key.split("/")[0] for key in after.keys() - before.keys()}
+    return [stage for stage in STAGE_NAMES if stage in new]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    return make_folder_tree(tmp_path_factory.mktemp("data"), n_train=6, n_val=3)
+
+
+@pytest.fixture(scope="module")
+def finished(data: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which the whole pipeline has run once."""
+    workspace = tmp_path_factory.mktemp("workspace")
+    run_all(request(data, workspace))
+    return workspace
+
+
+@pytest.fixture
+def workspace(finished: Path, tmp_path: Path) -> Iterator[Path]:
+    """A private copy of the finished workspace."""
+    yield Path(shutil.copytree(finished, tmp_path / "ws"))
+
+
+def test_a_run_leaves_artifacts_records_and_pictures(finished: Path, data: DataConfig) -> None:
+    assert [key.split("/")[0] for key in hashes(finished)] == sorted(STAGE_NAMES)
+    record = json.loads((finished / "tiny" / "run.json").read_text())
+    assert list(record["stages"]) == list(STAGE_NAMES)
+    assert record["stages"]["cams"]["scores"]["threshold_chosen_by"].startswith("configuration")
+    assert 0 <= record["stages"]["segment"]["scores"]["miou"] <= 1
+    with Image.open(finished / "tiny" / "overview.png") as picture:
+        assert picture.width > 1000
+    events = [json.loads(line) for line in (finished / "tiny" / "log.jsonl").read_text().splitlines()]
+    assert {event["stage"] for event in events} == set(STAGE_NAMES)
+    assert not list(finished.rglob("*.tmp-*"))
+    assert not list(finished.rglob("*.checkpoint"))
+    assert not list(finished.rglob("*.parts"))
+    session = open_session(request(data, finished))
+    masks = Artifact(session.planned["refine"].path)
+    for sample in session.dataset.split("train").samples:
+        mask, labels = masks.read(sample.id, "masks"), masks.read(sample.id, "labels")
+        assert mask.shape == sample.size
+        assert mask.dtype == np.uint8
+        assert set(np.unique(labels)) <= {0, *(tag + 1 for tag in sample.tags)}  # tagged classes alone
+        assert ((mask == labels) | (mask == 255)).all()
+        cams = Artifact(session.planned["cams"].path)
+        assert cams.read(sample.id, "classes").tolist() == list(sample.tags)
+        assert cams.read(sample.id, "maps").dtype == np.float16
+
+
+def test_a_second_run_computes_nothing(
+    workspace: Path, data: DataConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = hashes(workspace)
+    times = {path: path.stat().st_mtime_ns for path in (workspace / "artifacts").rglob("*.h5")}
+    run_all(request(data, workspace))
+    assert hashes(workspace) == before
+    assert times == {path: path.stat().st_mtime_ns for path in (workspace / "artifacts").rglob("*.h5")}
+    assert capsys.readouterr().out.count(": cached") == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "recomputed"),
+    [
+        ("refine.preset=psa", ["refine", "segment"]),
+        ("cams.flip=false", ["cams", "refine", "segment"]),
+        ("segment.weight_sr_f=0", ["segment"]),
+        ("segment.supervision=full", ["segment"]),
+        ("run.precision=fp32", []),
+        ("seed=1", list(STAGE_NAMES)),
+    ],
+)
+def test_a_change_recomputes_what_depends_on_it(
+    workspace: Path, data: DataConfig, change: str, recomputed: list[str]
+) -> None:
+    before = hashes(workspace)
+    run_all(request(data, workspace, change))
+    after = hashes(workspace)
+    assert computed_stages(before, after) == recomputed
+    assert before.items() <= after.items()  # nothing is overwritten
+
+
+def test_stage_forced_computes_itself_alone(workspace: Path, data: DataConfig) -> None:
+    before = hashes(workspace)
+    times = {path: path.stat().st_mtime_ns for path in (workspace / "artifacts").rglob("*.h5")}
+    run_stage(request(data, workspace), "cams", force=True)
+    touched = {path.parent.name for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert touched == {"cams"}
+    assert hashes(workspace) == before  # the same bits again
+
+
+def test_a_stage_is_rerun_from_its_runs_own_configuration(workspace: Path, data: DataConfig) -> None:
+    before = hashes(workspace)
+    alone = Request(config=None, overrides=["refine.preset=psa"], name="tiny", workspace=workspace)
+    run_stage(alone, "refine", force=False)
+    assert computed_stages(before, hashes(workspace)) == ["refine"]
+
+
+def test_a_stage_without_its_input_says_what_to_do(tmp_path: Path, data: DataConfig) -> None:
+    with pytest.raises(UserError, match=r"stage refine needs the result of cams.*`run`.*`stage cams`"):
+        run_stage(request(data, tmp_path), "refine", force=False)
+
+
+def test_full_supervision_has_no_weak_stages(tmp_path: Path, data: DataConfig) -> None:
+    run_all(request(data, tmp_path, "segment.supervision=full"))
+    assert [key.split("/")[0] for key in hashes(tmp_path)] == ["segment"]
+    with pytest.raises(UserError, match=r"stage cams is not part.*'full'"):
+        run_stage(request(data, tmp_path, "segment.supervision=full"), "cams", force=False)
+
+
+def test_same_config_and_seed_give_the_same_bits_in_another_place(
+    finished: Path, data: DataConfig, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(data.root, tmp_path / "elsewhere"))
+    other = DataConfig(source=data.source, root=str(moved))
+    run_all(request(other, tmp_path / "ws", "run.workers=2"))
+    assert hashes(tmp_path / "ws") == hashes(finished)
+
+
+def test_deleting_the_training_masks_changes_no_weak_artifact(
+    finished: Path, data: DataConfig, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(data.root, tmp_path / "data"))
+    for sample in open_session(request(data, finished)).dataset.split("train").samples:
+        assert sample.mask is not None
+        (moved / sample.mask.relative_to(data.root)).unlink()
+    other = DataConfig(source=data.source, root=str(moved))
+    run_all(request(other, tmp_path / "ws"))
+    assert hashes(tmp_path / "ws") == hashes(finished)  # segment too: pseudo-masks are all it learns from
+
+
+def test_weak_stages_are_handed_no_masks(data: DataConfig, finished: Path) -> None:
+    session = open_session(request(data, finished))
+    for item in session.planned.values():
+        view = item.stage.view(session.config, session.dataset)
+        assert all(sample.mask is None for sample in view.samples), item.name
+    full = open_session(request(data, finished, "segment.supervision=full"))
+    view = full.planned["segment"].stage.view(full.config, full.dataset)
+    assert {sample.split for sample in view.samples if sample.mask} == {"train"}
+
+
+def test_scores_equal_a_direct_evaluation(finished: Path, data: DataConfig) -> None:
+    session = open_session(request(data, finished))
+    samples = session.dataset.split("val").samples
+    labels = len(session.dataset.classes) + 1
+    artifact = Artifact(session.planned["segment"].path)
+    counts = sum(
+        confusion_counts(np.array(Image.open(s.mask)), artifact.read(s.id, "predictions"), labels)
+        for s in samples
+        if s.mask
+    )
+    scores = score(session.planned["segment"], session.config, session.dataset, finished)
+    assert scores is not None
+    assert scores["miou"] == pytest.approx(mask_scores(np.asarray(counts), len(samples)).miou)
+
+
+def test_scores_follow_the_threshold_without_recomputing_cams(workspace: Path, data: DataConfig) -> None:
+    for background in (0.1, 0.5):
+        session = open_session(request(data, workspace, f"refine.background={background}"))
+        scores = session.scores()["cams"]
+        assert scores["threshold"] == background
+        index = scores["thresholds"].index(background)
+        assert scores["miou"] == pytest.approx(scores["curve"][index])
+        assert scores["best_miou"] == max(scores["curve"])
+
+
+def test_status_says_what_would_run_and_why(
+    workspace: Path, data: DataConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_status(request(data, workspace, "refine.preset=psa"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [("would run" in line) for line in lines] == [False, False, True, True]
+    assert 'config.preset: "irn" -> "psa"' in lines[2]
+    assert "inputs.refine" in lines[3]
+    show_status(request(data, workspace, name="other"))
+    assert "cached" in capsys.readouterr().out
+
+
+def test_damaged_artifacts_are_set_aside_and_computed_anew(
+    workspace: Path, data: DataConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = hashes(workspace)
+    victim = next((workspace / "artifacts" / "cams").glob("*.h5"))
+    victim.write_bytes(victim.read_bytes()[:1000])
+    run_all(request(data, workspace))
+    assert "set aside" in capsys.readouterr().out
+    assert hashes(workspace) == before
+    assert len(list(victim.parent.glob("*.damaged-*"))) == 1
+
+
+def test_prune_removes_what_no_run_names(
+    workspace: Path, data: DataConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = hashes(workspace)
+    run_all(request(data, workspace, "refine.preset=psa"))  # the run names other artifacts now
+    stale = workspace / "artifacts" / "cams" / "0123456789abcdef.h5.tmp-1"
+    stale.write_bytes(b"x")
+    run_prune(workspace, dry_run=True)
+    assert before.items() <= hashes(workspace).items()
+    run_prune(workspace, dry_run=False)
+    left = hashes(workspace)
+    assert [key.split("/")[0] for key in left] == sorted(STAGE_NAMES)
+    assert computed_stages(left, before) == ["refine", "segment"]  # the old ones are gone
+    assert not stale.exists()
+    assert "removed artifacts" in capsys.readouterr().out
+
+
+def test_voc_layout_runs(tmp_path: Path) -> None:
+    data = make_voc_tree(tmp_path / "voc", n_train=4, n_val=2)
+    run_all(request(data, tmp_path / "ws"))
+    record = json.loads((tmp_path / "ws" / "tiny" / "run.json").read_text())
+    assert record["classes"] == ["aeroplane", "bicycle"]
+    assert record["stages"]["segment"]["scores"]["images"] == 2
+
+
+def test_data_without_any_mask_runs_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_folder_tree(tmp_path / "data", n_train=4, n_val=0, masks=False)
+    run_all(request(data, tmp_path / "ws"))
+    out = capsys.readouterr().out
+    assert "no masks to score against" in out
+    assert (tmp_path / "ws" / "tiny" / "overview.png").exists()
+
+
+def test_full_supervision_without_masks_is_refused(tmp_path: Path) -> None:
+    data = make_folder_tree(tmp_path / "data", n_train=4, n_val=0, masks=False)
+    with pytest.raises(UserError, match=r"segment\.supervision = 'full': 4 training images have no mask"):
+        run_all(request(data, tmp_path / "ws", "segment.supervision=full"))
+
+
+def test_a_workspace_that_cannot_be_written_is_named(tmp_path: Path, data: DataConfig) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match=r"workspace .*file.*: not writable.*--workspace"):
+        run_all(request(data, tmp_path / "file" / "ws"))
+
+
+def test_reserved_and_escaping_run_names_are_refused(tmp_path: Path, data: DataConfig) -> None:
+    for name in ("artifacts", "../x", "a/b", "", "."):
+        with pytest.raises(UserError, match="--name"):
+            run_all(request(data, tmp_path, name=name or " "))

@@ -1,0 +1,195 @@
+"""The training loop: schedule, order, freezing, checkpoint and resume, refusal of non-finite losses."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.networks import tiny_multi_exit
+from wsss import interrupt
+from wsss import train as training
+from wsss.artifacts import Stamp
+from wsss.config import ClassifyConfig, TrainConfig
+from wsss.errors import UserError
+from wsss.interrupt import Interrupted
+from wsss.objective import loss_terms
+from wsss.train import Batch, Training, batch_indices, make_optimizer, set_learning_rate, set_training, train
+
+CPU = torch.device("cpu")
+CONFIG = ClassifyConfig(batch=4, lr=0.01, head_lr=2.0, optimizer="adamw")
+STAMP = Stamp(stage="classify", version=1, seed=0, data="d", config={}, inputs={})
+
+
+def batch(step: int, size: int = 4) -> Batch:
+    generator = torch.Generator().manual_seed(step)
+    images = torch.rand(size, 3, 32, 32, generator=generator)
+    tags = (torch.rand(size, 2, generator=generator) < 0.5).float()
+    return Batch([f"{step}-{i}" for i in range(size)], images, tags, None)
+
+
+def job(path: Path, steps: int = 6, config: TrainConfig = CONFIG, **changes: Any) -> Training:
+    def batches(first: int) -> Iterator[Batch]:
+        return (batch(step) for step in range(first, steps))
+
+    made = Training(
+        config=config,
+        steps=steps,
+        steps_per_epoch=2,
+        batches=batches,
+        objective=lambda outputs, tags, labels, progress: loss_terms(
+            outputs, tags, labels, config=config, weight_seg=0.0, progress=progress
+        ),
+        checkpoint=path / "c.h5",
+        stamp=STAMP,
+        label="classify",
+        log=lambda _: None,
+    )
+    return replace(made, **changes)
+
+
+def weights(trained: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trained.state_dict().items()}
+
+
+def assert_bit_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_training_resumed_after_a_stop_is_bit_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    config = replace(CONFIG, optimizer=optimizer, freeze_bn=False)  # type: ignore[arg-type]
+    whole = tiny_multi_exit(2)
+    train(whole, job(tmp_path / "a", config=config), device=CPU, precision=torch.float32)
+
+    asked = iter([False, False, True])  # once per step: stop after the third
+    monkeypatch.setattr(training, "requested", lambda: next(asked))
+    stopped = tiny_multi_exit(2)
+    with pytest.raises(Interrupted):
+        train(stopped, job(tmp_path / "b", config=config), device=CPU, precision=torch.float32)
+    monkeypatch.setattr(training, "requested", lambda: False)
+    first_steps: list[int] = []
+
+    def batches(first: int) -> Iterator[Batch]:
+        first_steps.append(first)
+        return (batch(step) for step in range(first, 6))
+
+    resumed = tiny_multi_exit(2, seed=77)  # its own weights must not matter
+    train(resumed, job(tmp_path / "b", config=config, batches=batches), device=CPU, precision=torch.float32)
+    assert first_steps == [3]
+    assert_bit_equal(weights(whole), weights(resumed))
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "requested", lambda: True)
+    other = job(tmp_path, stamp=replace(STAMP, seed=9))
+    with pytest.raises(Interrupted):
+        train(tiny_multi_exit(2), other, device=CPU, precision=torch.float32)
+    assert other.checkpoint.exists()
+    monkeypatch.setattr(training, "requested", lambda: False)
+    again, fresh = tiny_multi_exit(2), tiny_multi_exit(2)
+    train(again, job(tmp_path), device=CPU, precision=torch.float32)
+    train(fresh, job(tmp_path / "new"), device=CPU, precision=torch.float32)
+    assert_bit_equal(weights(again), weights(fresh))
+
+
+def test_training_learns_and_logs_every_epoch(tmp_path: Path) -> None:
+    logged: list[dict[str, float]] = []
+    config = replace(CONFIG, lr=0.01, poly=0.0)
+
+    def batches(first: int) -> Iterator[Batch]:
+        return (batch(0) for _ in range(first, 40))
+
+    train(
+        tiny_multi_exit(2),
+        job(tmp_path, 40, config, batches=batches, log=logged.append),
+        device=CPU,
+        precision=torch.float32,
+    )
+    assert [event["epoch"] for event in logged] == list(range(1, 21))
+    assert logged[-1]["cls"] < 0.5 * logged[0]["cls"]
+    assert "sr_f" not in logged[0]
+    assert {"cls", "sr_f", "sr_l"} < set(logged[-1])
+
+
+def test_a_non_finite_loss_stops_with_step_and_images(tmp_path: Path) -> None:
+    def batches(_: int) -> Iterator[Batch]:
+        yield batch(0)
+        broken = batch(1)
+        broken.images[0] = float("nan")
+        yield broken
+
+    with pytest.raises(UserError, match=r"step 2 of 6.*1-0, 1-1.*\n.*classify\.lr"):
+        train(tiny_multi_exit(2), job(tmp_path, batches=batches), device=CPU, precision=torch.float32)
+
+
+def test_frozen_batch_norm_keeps_statistics_and_affine_parameters(tmp_path: Path) -> None:
+    trained = tiny_multi_exit(2)
+    before = weights(trained)
+    train(trained, job(tmp_path), device=CPU, precision=torch.float32)
+    after = weights(trained)
+    norms = [name for name in before if re.search(r"features\.blocks\.\d\.1\.", name)]
+    assert norms
+    assert all(torch.equal(before[name], after[name]) for name in norms)
+    convolutions = [name for name in before if name.endswith("features.blocks.0.0.weight")]
+    assert not torch.equal(before[convolutions[0]], after[convolutions[0]])
+
+
+def test_batch_norm_trains_when_not_frozen() -> None:
+    trained = tiny_multi_exit(2)
+    set_training(trained, freeze_bn=False)
+    assert all(parameter.requires_grad for parameter in trained.parameters())
+    assert all(module.training for module in trained.modules())
+
+
+def test_heads_learn_at_their_own_rate_by_the_polynomial_schedule() -> None:
+    config = replace(CONFIG, lr=0.1, head_lr=10.0, poly=0.9, lr_warmup=0.2)
+    made = tiny_multi_exit(2)
+    set_training(made, freeze_bn=True)
+    optimizer = make_optimizer(made, config)
+    counts = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
+    backbone = sum(p.numel() for p in made.plain.backbone.parameters() if p.requires_grad)
+    assert counts == [backbone, sum(p.numel() for p in made.parameters() if p.requires_grad) - backbone]
+    for progress, factor in ((0.0, 0.0), (0.1, 0.5 * 0.9**0.9), (0.5, 0.5**0.9), (0.99, 0.01**0.9)):
+        set_learning_rate(optimizer, config, progress)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 * factor, factor])
+
+
+def test_every_image_is_seen_once_an_epoch_in_a_new_order() -> None:
+    epochs = list(batch_indices(12, 4, 0, 0, 6))
+    assert all(len(keys) == 4 for keys in epochs)
+    first = [index for keys in epochs[:3] for epoch, index in keys]
+    second = [index for keys in epochs[3:] for epoch, index in keys]
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
+    assert list(batch_indices(12, 4, 0, 4, 6)) == epochs[4:]
+    assert list(batch_indices(12, 4, 1, 0, 6)) != epochs
+
+
+def test_fewer_images_than_a_batch_make_whole_set_batches() -> None:
+    assert [sorted(i for _, i in keys) for keys in batch_indices(3, 8, 0, 0, 2)] == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_the_first_signal_asks_and_the_second_insists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupt, "_requested", False)
+    interrupt.check()
+    interrupt._ask(2, None)
+    assert interrupt.requested()
+    with pytest.raises(Interrupted):
+        interrupt.check()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt._ask(2, None)
+
+
+def test_step_seeds_differ() -> None:
+    seeds = {training.step_seed(seed, step) for seed in range(3) for step in range(50)}
+    assert len(seeds) == 150
+    assert np.all(np.array(sorted(seeds)) >= 0)
