@@ -189,9 +189,14 @@ def test_a_failing_writer_leaves_nothing(tmp_path: Path) -> None:
 def test_an_atomic_path_keeps_the_old_file_until_the_end(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_text("old")
-    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("half")
+
+    with pytest.raises(RuntimeError, match="half"):
+        fail_half_way()
     assert path.read_text() == "old"
     with atomic_path(path) as temporary:
         temporary.write_text("new")
@@ -236,7 +241,9 @@ def read_in_child(artifact: Artifact) -> float:
     return float(artifact.read(IDS[1], "maps").sum())
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns, and this is what is tested
+@pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # Python 3.12 warns, and this is what is tested
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_readers_work_in_worker_processes(tmp_path: Path, method: str) -> None:
     write_artifact(tmp_path / "a.h5", STAMP, images=[(i, maps_of(i)) for i in IDS])

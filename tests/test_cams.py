@@ -21,7 +21,9 @@ def colour_network() -> PlainNetwork:
     return Colours()  # type: ignore[return-value]
 
 
-def slow_cams(network: nn.Module, image: Tensor, classes: list[int], scales: list[float], flip: bool) -> Tensor:
+def slow_cams(
+    network: nn.Module, image: Tensor, classes: list[int], scales: list[float], flip: bool
+) -> Tensor:
     height, width = image.shape[1:]
     grid = (-(-height // 4), -(-width // 4))
     maps = []

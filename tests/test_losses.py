@@ -229,7 +229,10 @@ def test_sr_of_a_single_exit_is_zero() -> None:
 def test_classification_loss_equals_the_slow_loops() -> None:
     scores, tags = [rand(2, 3, seed=k) for k in range(2)], torch.tensor([[1, 0, 1], [0, 0, 0]])
     terms = [
-        slow_bce(float(score[b, c]), float(tags[b, c])) for score in scores for b in range(2) for c in range(3)
+        slow_bce(float(score[b, c]), float(tags[b, c]))
+        for score in scores
+        for b in range(2)
+        for c in range(3)
     ]
     assert float(classification_loss(scores, tags)) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
@@ -277,7 +280,7 @@ def test_pooled_scores_by_hand() -> None:
 @settings(max_examples=20, deadline=None)
 def test_lse_lies_between_mean_and_max(seed: int) -> None:
     maps = rand(2, 2, 3, 5, seed=seed)
-    mean, lse, top = (pooled_scores(maps, pool) for pool in ("mean", "lse", "max"))  # type: ignore[arg-type]
+    mean, lse, top = (pooled_scores(maps, pool) for pool in ("mean", "lse", "max"))
     assert bool(((mean <= lse + 1e-5) & (lse <= top + 1e-5)).all())
 
 
@@ -291,7 +294,14 @@ def test_losses_compute_in_float32_from_bfloat16() -> None:
 
 @pytest.mark.parametrize(
     ("progress", "ramp", "wanted"),
-    [(0.0, 0.0, 0.0), (0.2499, 0.0, 0.0), (0.25, 0.0, 1.0), (0.25, 0.5, 0.0), (0.5, 0.5, 0.5), (0.9, 0.5, 1.0)],
+    [
+        (0.0, 0.0, 0.0),
+        (0.2499, 0.0, 0.0),
+        (0.25, 0.0, 1.0),
+        (0.25, 0.5, 0.0),
+        (0.5, 0.5, 0.5),
+        (0.9, 0.5, 1.0),
+    ],
 )
 def test_schedule(progress: float, ramp: float, wanted: float) -> None:
     assert sr_strength(progress, start=0.25, ramp=ramp) == pytest.approx(wanted)

@@ -1,6 +1,7 @@
 """Which terms a configuration switches on, and what a zero weight leaves behind: nothing."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from wsss.objective import loss_terms
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(5))
 TAGS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 LABELS = torch.randint(0, 3, (2, 32, 32), generator=torch.Generator().manual_seed(6), dtype=torch.uint8)
-OFF = {"mea": False, "weight_sr_f": 0.0, "weight_sr_l": 0.0}
+OFF: dict[str, Any] = {"mea": False, "weight_sr_f": 0.0, "weight_sr_l": 0.0}
 
 
 def gradients(module: torch.nn.Module, terms: dict[str, Tensor]) -> dict[str, Tensor | None]:

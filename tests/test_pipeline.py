@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +47,9 @@ def finished(data: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture
-def workspace(finished: Path, tmp_path: Path) -> Iterator[Path]:
+def workspace(finished: Path, tmp_path: Path) -> Path:
     """A private copy of the finished workspace."""
-    yield Path(shutil.copytree(finished, tmp_path / "ws"))
+    return Path(shutil.copytree(finished, tmp_path / "ws"))
 
 
 def test_a_run_leaves_artifacts_records_and_pictures(finished: Path, data: DataConfig) -> None:
@@ -244,9 +243,7 @@ def test_voc_layout_runs(tmp_path: Path) -> None:
     assert record["stages"]["segment"]["scores"]["images"] == 2
 
 
-def test_data_without_any_mask_runs_and_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_data_without_any_mask_runs_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = make_folder_tree(tmp_path / "data", n_train=4, n_val=0, masks=False)
     run_all(request(data, tmp_path / "ws"))
     out = capsys.readouterr().out

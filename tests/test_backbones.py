@@ -1,0 +1,139 @@
+"""Backbones: the bundled weights know their photographs, files load safely, errors say what to do."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import skimage.data
+import torch
+from torch import Tensor
+
+from wsss import backbones
+from wsss.backbones import BUNDLED_NORM, bundled_state, create_backbone
+from wsss.errors import UserError
+from wsss.weights import BUNDLED_BACKBONE, weights_identity
+
+import timm  # isort: skip
+
+EGYPTIAN_CAT, TABBY, TIGER_CAT, ESPRESSO, CUP = 285, 281, 282, 967, 968
+
+
+def photograph(name: str) -> Tensor:
+    """A photograph of scikit-image as (1, 3, 224, 224) in [0, 1]."""
+    image = (
+        torch.from_numpy(np.ascontiguousarray(getattr(skimage.data, name)())).permute(2, 0, 1)[None].float()
+    )
+    side = min(image.shape[2:])
+    top, left = ((full - side) // 2 for full in image.shape[2:])
+    square = image[:, :, top : top + side, left : left + side]
+    return torch.nn.functional.interpolate(square, (224, 224), mode="bilinear", antialias=True) / 255
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("chelsea", {EGYPTIAN_CAT, TABBY, TIGER_CAT}), ("coffee", {ESPRESSO, CUP})]
+)
+def test_bundled_weights_classify_known_photographs(name: str, wanted: set[int]) -> None:
+    model = timm.create_model(BUNDLED_BACKBONE, pretrained=False)
+    model.load_state_dict(bundled_state(), strict=False)
+    with torch.inference_mode():
+        scores = model.eval()((photograph(name) - BUNDLED_NORM[0]) / BUNDLED_NORM[1]).softmax(1)[0]
+    assert int(scores.argmax()) in wanted
+    assert float(scores.max()) > 0.4
+
+
+def test_bundled_backbone_holds_the_bundled_tensors_and_their_normalisation() -> None:
+    backbone = create_backbone(BUNDLED_BACKBONE, weights="bundled", output_stride=16)
+    state, bundled = backbone.features.state_dict(), bundled_state()
+    shared = [name for name in state if name in bundled]
+    assert len(shared) > 200
+    assert all(torch.equal(state[name], bundled[name]) for name in shared)
+    assert backbone.channels == [16, 24, 40, 112, 320]
+    assert backbone.strides == [2, 4, 8, 16, 16]
+    assert float(backbone.mean[0, 0]) == pytest.approx(127 / 255)
+    assert float(backbone.std[0, 0]) == pytest.approx(128 / 255)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_weight_file_is_loaded_and_identified_by_its_content(tmp_path: Path, suffix: str) -> None:
+    torch.manual_seed(3)
+    source = timm.create_model("resnet18", pretrained=False)
+    path = tmp_path / f"w{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": source.state_dict()}, path)
+    else:
+        safetensors.torch.save_file(source.state_dict(), path)
+    backbone = create_backbone("resnet18", weights=str(path), output_stride=16)
+    assert torch.equal(
+        backbone.features.state_dict()["layer4.1.conv2.weight"], source.state_dict()["layer4.1.conv2.weight"]
+    )
+    copy = tmp_path / f"other{suffix}"
+    copy.write_bytes(path.read_bytes())
+    assert weights_identity("resnet18", str(path)) == weights_identity("resnet18", str(copy))
+    copy.write_bytes(path.read_bytes() + b"x")
+    assert weights_identity("resnet18", str(path)) != weights_identity("resnet18", str(copy))
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), path)
+    with pytest.raises(UserError, match=r"w\.pth: \d+ tensors of resnet34 are missing or of another shape"):
+        create_backbone("resnet34", weights=str(path), output_stride=16)
+
+
+class Payload:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("raise SystemExit('code from a weight file was run')",))
+
+
+def test_no_code_is_run_from_a_weight_file(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pth"
+    torch.save({"conv1.weight": Payload()}, path)
+    with pytest.raises(UserError, match=r"evil\.pth.*expected a \.pth of tensors"):
+        create_backbone("resnet18", weights=str(path), output_stride=16)
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing\.pth: No such file.*expected imagenet, bundled"):
+        weights_identity("resnet18", str(tmp_path / "nothing.pth"))
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"123")
+    with pytest.raises(UserError, match=r"broken\.safetensors"):
+        create_backbone("resnet18", weights=str(broken), output_stride=16)
+
+
+def test_without_a_network_the_error_names_the_file_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(backbones, "_create", offline)
+    with pytest.raises(UserError) as caught:
+        create_backbone("resnet18", weights="imagenet", output_stride=16)
+    for part in (
+        "resnet18",
+        "model.safetensors of timm/resnet18",
+        "resnet18.safetensors",
+        "classify.weights=PATH",
+    ):
+        assert part in str(caught.value)
+
+
+def test_unknown_backbones_and_strides_are_refused() -> None:
+    with pytest.raises(UserError, match=r"'resnet_18' is no timm model; similar: "):
+        create_backbone("resnet_18", weights="none", output_stride=16)
+    with pytest.raises(UserError, match=r"vit_tiny_patch16_224 at output stride 8"):
+        create_backbone("vit_tiny_patch16_224", weights="none", output_stride=8)
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_output_stride_is_the_deepest_maps(stride: int) -> None:
+    backbone = create_backbone("resnet18", weights="none", output_stride=stride).eval()
+    maps = backbone(torch.rand(1, 3, 64, 64))
+    assert [64 // m.shape[2] for m in maps] == backbone.strides
+    assert backbone.strides[-1] == stride
+
+
+def test_identity_of_named_weights() -> None:
+    assert weights_identity("resnet18", "none") == "none"
+    assert weights_identity("resnet18", "imagenet") != weights_identity("resnet34", "imagenet")
+    assert len(weights_identity(BUNDLED_BACKBONE, "bundled")) == 64

@@ -1,0 +1,57 @@
+"""Pictures: the palette, painting, the grid."""
+
+import numpy as np
+
+from wsss.overview import CELL, HEADINGS, OverviewRow, draw_overview, paint_cams, paint_labels, voc_palette
+
+
+def test_the_palette_is_vocs() -> None:
+    palette = voc_palette()
+    known = {
+        0: (0, 0, 0),
+        1: (128, 0, 0),
+        2: (0, 128, 0),
+        3: (128, 128, 0),
+        8: (64, 0, 0),
+        15: (192, 128, 128),
+    }
+    for label, colour in known.items():
+        assert tuple(palette[label].tolist()) == colour
+    assert tuple(palette[20].tolist()) == (0, 64, 128)
+    assert tuple(palette[255].tolist()) == (224, 224, 192)
+    assert len({tuple(colour) for colour in palette.tolist()}) == 256
+
+
+def test_labels_are_painted_where_they_are() -> None:
+    image = np.full((8, 8, 3), 100, np.uint8)
+    labels = np.zeros((8, 8), np.uint8)
+    labels[:, 4:] = 1
+    painted = paint_labels(image, labels)
+    assert (painted[:, :4] == 100).all()
+    assert painted[3, 6, 0] > painted[3, 6, 1]  # red
+    assert (painted[:, 4] == 255).all()  # the edge
+
+
+def test_cams_tint_by_strength_and_class() -> None:
+    image = np.full((2, 3, 3), 200, np.uint8)
+    cams = np.zeros((2, 2, 3), np.float32)
+    cams[0, :, 1], cams[1, :, 2] = 1.0, 1.0
+    painted = paint_cams(image, cams, [1, 2])
+    assert painted[0, 0].tolist() == [160, 160, 160]
+    assert painted[0, 1].argmax() == 0
+    assert painted[0, 2].argmax() == 1
+    assert paint_cams(image, cams[:0], []).shape == image.shape
+
+
+def test_the_grid_holds_portraits_landscapes_and_absent_cells() -> None:
+    random = np.random.default_rng(0)
+    rows = []
+    for size in ((60, 90), (90, 60)):
+        image = random.integers(0, 255, (*size, 3)).astype(np.uint8)
+        labels = random.integers(0, 3, size).astype(np.uint8)
+        cams = random.random((1, *size)).astype(np.float32)
+        rows.append(OverviewRow("a: cat", image, cams, [1], labels, None, labels))
+    picture = draw_overview(rows, ["cat", "dog"])
+    assert picture.width > len(HEADINGS) * CELL
+    assert picture.height > CELL + CELL * 2 // 3
+    assert draw_overview([], ["cat"]).width == picture.width

@@ -1,0 +1,34 @@
+"""Configuration: dataclass default < TOML file < ``--set section.key=value``.
+
+Whatever is unknown, of the wrong type or out of range is refused by name, with what is accepted.
+"""
+
+from wsss.config.reading import from_tree, load_config, parse_override, to_toml, to_tree
+from wsss.config.sections import (
+    SECTIONS,
+    CamsConfig,
+    ClassifyConfig,
+    Config,
+    DataConfig,
+    RefineConfig,
+    RunConfig,
+    SegmentConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "SECTIONS",
+    "CamsConfig",
+    "ClassifyConfig",
+    "Config",
+    "DataConfig",
+    "RefineConfig",
+    "RunConfig",
+    "SegmentConfig",
+    "TrainConfig",
+    "from_tree",
+    "load_config",
+    "parse_override",
+    "to_toml",
+    "to_tree",
+]

@@ -1,0 +1,202 @@
+"""The sections of the configuration: one frozen dataclass per stage, plus ``data`` and ``run``.
+
+Every field carries its documentation, its accepted range and its source; defaults are the published ones
+(IRN line for the classifier, DeepLab-v2 for the segmenter).
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def option(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    length: int | None = None,
+) -> Any:
+    """Declare a field: its default, its documentation, its inclusive range and (tuples) its length."""
+    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "length": length})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The photographs, their tags and, where there are any, their masks."""
+
+    source: Literal["folder", "voc"] = option(
+        "folder", "layout on disk: a folder with a CSV, or the VOC devkit"
+    )
+    root: str = option("", "folder of the data set; a relative path in a TOML file is relative to that file")
+    labels: str = option("labels.csv", "folder source: the CSV `image,tags[,split]`, relative to root")
+    images: str = option("images", "folder source: the folder of the photographs, relative to root")
+    masks: str = option("auto", "folder source: 'auto' (the folder masks, if there), '' (none) or a folder")
+    classes: tuple[str, ...] = option(
+        (), "class names in the order of the mask values 1..C; empty: classes.txt, else tags"
+    )
+    train_split: str = option("train", "the split that is learned from")
+    val_split: str = option("val", "the split that is only predicted and scored")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What training of either network is made of: network, pictures, optimiser, self-regulation."""
+
+    backbone: str = option(
+        "resnet50", "any timm model with features_only, e.g. resnet50, tf_efficientnet_lite0"
+    )
+    weights: str = option(
+        "imagenet",
+        "imagenet (from the hub), bundled (tf_efficientnet_lite0), none, or a .pth/.safetensors path",
+    )
+    output_stride: int = option(16, "stride of the deepest map: 8, 16 or 32", low=8, high=32)
+    exits: tuple[int, ...] = option(
+        (), "blocks with an exit, 1 = shallowest; the deepest always has its own head; empty: all", low=1
+    )
+    exit_channels: int = option(64, "width of an exit head after its 1x1 reduction", low=8, high=1024)
+
+    long_side: tuple[int, int] = option(
+        (320, 640), "pixels of the long side, drawn anew for each view", low=8, high=8192, length=2
+    )
+    crop: int = option(512, "side of the square training crop in pixels", low=16, high=4096)
+    flip: bool = option(True, "mirror half of the training views")
+    jitter: float = option(0.0, "strength of brightness, contrast and saturation jitter", low=0, high=1)
+
+    epochs: int = option(5, "passes over the training split", low=1)
+    batch: int = option(16, "images per optimiser step, over all processes together", low=1)
+    optimizer: Literal["sgd", "adamw"] = option("sgd", "SGD with momentum 0.9, or AdamW")
+    lr: float = option(0.01, "peak learning rate of the backbone", low=0)
+    head_lr: float = option(10.0, "factor on lr for the heads and exits", low=0)
+    weight_decay: float = option(1e-4, "weight decay", low=0)
+    poly: float = option(0.9, "power of the polynomial learning rate decay", low=0)
+    lr_warmup: float = option(0.0, "share of all steps in which lr rises linearly from 0", low=0, high=1)
+    freeze_bn: bool = option(
+        True, "keep the backbone's BatchNorm statistics and affine parameters as pretrained"
+    )
+
+    mea: bool = option(True, "multi-exit architecture: every exit learns the tasks (off: the deepest alone)")
+    weight_cls: float = option(0.2, "lambda1, weight of the multi-label classification loss", low=0)
+    weight_sr_f: float = option(1.0, "lambda3 for SR-F, shallow teaches deep; 0 switches it off", low=0)
+    weight_sr_l: float = option(1.0, "lambda3 for SR-L, deep teaches shallow; 0 switches it off", low=0)
+    tau_f: float = option(2.0, "temperature of SR-F", low=1e-3)
+    tau_l: float = option(2.0, "temperature of SR-L", low=1e-3)
+    sr_axis: Literal["space", "class"] = option(
+        "space", "SR-F distributions over positions (per tagged class) or over classes"
+    )
+    sr_maps: Literal["class", "features"] = option(
+        "class", "SR-F on class maps or on 1x1-projected feature maps"
+    )
+    sr_mode: Literal["soft", "released"] = option(
+        "soft", "SR-F with soft targets, or the released code's hard argmax targets"
+    )
+    sr_l_activation: Literal["sigmoid", "softmax"] = option(
+        "sigmoid", "SR-L on independent tags or on a distribution over classes"
+    )
+    sr_start: float = option(
+        0.25, "share of all steps before SR starts (published: 10,000 of 40,000)", low=0, high=1
+    )
+    sr_ramp: float = option(
+        0.0, "share of all steps in which SR rises linearly to its full weight", low=0, high=1
+    )
+    pool: Literal["mean", "max", "lse"] = option("mean", "how a class map becomes an image-level score")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig(TrainConfig):
+    """Stage 1: the multi-exit classification network. Defaults: IRN line (see TrainConfig)."""
+
+    weight_cls: float = option(1.0, "weight of the multi-label classification loss", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CamsConfig:
+    """Stage 2: multi-scale class activation maps."""
+
+    scales: tuple[float, ...] = option(
+        (1.0, 0.5, 1.5, 2.0), "image scales whose maps are summed", low=0.05, high=8
+    )
+    flip: bool = option(True, "add the maps of the mirrored image")
+    max_side: int = option(1024, "a larger photograph is reduced to this long side first, in pixels", low=32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineConfig:
+    """Stage 3: dense CRF pseudo-masks."""
+
+    preset: Literal["irn", "psa", "deeplab", "afa", "toco", "sr"] = option(
+        "irn", "published CRF parameters by name"
+    )
+    iterations: int = option(10, "mean-field iterations", low=1, high=100)
+    background: float = option(
+        0.15, "background score beside CAMs in [0, 1]: the threshold of the seed", low=0, high=1
+    )
+    unsure: float = option(
+        0.6, "a pixel whose most probable class is below this probability becomes 255", low=0, high=1
+    )
+    max_side: int = option(1024, "the CRF runs at most at this long side, in pixels", low=32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig(TrainConfig):
+    """Stage 4: the multi-exit segmentation network. Defaults: DeepLab-v2."""
+
+    supervision: Literal["pseudo", "full"] = option(
+        "pseudo", "learn from pseudo-masks, or from ground truth (the upper bound)"
+    )
+    head: Literal["aspp", "light"] = option(
+        "aspp", "DeepLab-v2 ASPP, or a light one (1x1 reduction, depthwise dilated branches)"
+    )
+    head_channels: int = option(256, "width of the light head", low=8, high=2048)
+    backbone: str = option("resnet101", "any timm model with features_only")
+    output_stride: int = option(8, "stride of the deepest map: 8, 16 or 32", low=8, high=32)
+    long_side: tuple[int, int] = option(
+        (250, 750), "pixels of the long side, drawn anew for each view", low=8, high=8192, length=2
+    )
+    crop: int = option(321, "side of the square training crop in pixels", low=16, high=4096)
+    epochs: int = option(19, "passes over the training split", low=1)
+    batch: int = option(10, "images per optimiser step, over all processes together", low=1)
+    lr: float = option(2.5e-4, "peak learning rate of the backbone", low=0)
+    weight_decay: float = option(5e-4, "weight decay", low=0)
+    weight_seg: float = option(0.8, "lambda2, weight of the pixel-wise cross-entropy", low=0)
+    pool: Literal["mean", "max", "lse"] = option("lse", "how a class map becomes an image-level score")
+    test_scales: tuple[float, ...] = option((1.0,), "image scales averaged in prediction", low=0.05, high=8)
+    test_flip: bool = option(False, "average with the mirrored image in prediction")
+    max_side: int = option(
+        1024, "a larger photograph is reduced to this long side for prediction, in pixels", low=32
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where and how it is computed. Never part of a fingerprint."""
+
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    workers: int = option(
+        -1, "helper processes for loading and the CRF; -1: by the machine", low=-1, high=512
+    )
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "auto: bf16 where the device computes it natively"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The whole configuration. ``seed`` is the top-level key; everything else is in a section."""
+
+    seed: int = option(0, "seed of every random choice", low=0, high=2**31 - 1)
+    data: DataConfig = field(default_factory=DataConfig)
+    classify: ClassifyConfig = field(default_factory=ClassifyConfig)
+    cams: CamsConfig = field(default_factory=CamsConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    segment: SegmentConfig = field(default_factory=SegmentConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+SECTIONS: Mapping[str, type] = {
+    f.name: typing.cast(type, f.default_factory)
+    for f in dataclasses.fields(Config)
+    if f.default_factory is not dataclasses.MISSING
+}
