@@ -31,7 +31,11 @@ class TinyFeatures(nn.Module):
 def tiny_backbone(seed: int = 0) -> Backbone:
     torch.manual_seed(seed)
     return Backbone(
-        TinyFeatures(), channels=CHANNELS, strides=[2, 4, 8, 16], mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)
+        TinyFeatures(),
+        channels=CHANNELS,
+        strides=[2, 4, 8, 16],
+        ends=[f"blocks.{block}" for block in range(4)],
+        mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)
     )
 
 

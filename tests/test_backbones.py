@@ -137,3 +137,17 @@ def test_identity_of_named_weights() -> None:
     assert weights_identity("resnet18", "none") == "none"
     assert weights_identity("resnet18", "imagenet") != weights_identity("resnet34", "imagenet")
     assert len(weights_identity(BUNDLED_BACKBONE, "bundled")) == 64
+
+
+@pytest.mark.parametrize("name", [BUNDLED_BACKBONE, "resnet18", "convnext_atto"])
+def test_freezing_stops_at_the_named_block(name: str) -> None:
+    for blocks in range(3):
+        backbone = create_backbone(name, weights="none", output_stride=32)
+        backbone.freeze(blocks)
+        flags = [parameter.requires_grad for parameter in backbone.features.parameters()]
+        assert flags == sorted(flags)  # frozen ones first
+        assert flags.count(False) > 0 if blocks else all(flags)
+        maps = backbone(torch.rand(1, 3, 64, 64))
+        assert [single.requires_grad for single in maps] == [k >= blocks for k in range(len(maps))]
+    with pytest.raises(ValueError, match="9 frozen blocks"):
+        backbone.freeze(9)

@@ -145,7 +145,7 @@ def test_frozen_batch_norm_keeps_statistics_and_affine_parameters(tmp_path: Path
 
 def test_batch_norm_trains_when_not_frozen() -> None:
     trained = tiny_multi_exit(2)
-    set_training(trained, freeze_bn=False)
+    set_training(trained, freeze_bn=False, frozen_blocks=0)
     assert all(parameter.requires_grad for parameter in trained.parameters())
     assert all(module.training for module in trained.modules())
 
@@ -153,7 +153,7 @@ def test_batch_norm_trains_when_not_frozen() -> None:
 def test_heads_learn_at_their_own_rate_by_the_polynomial_schedule() -> None:
     config = replace(CONFIG, lr=0.1, head_lr=10.0, poly=0.9, lr_warmup=0.2)
     made = tiny_multi_exit(2)
-    set_training(made, freeze_bn=True)
+    set_training(made, freeze_bn=True, frozen_blocks=0)
     optimizer = make_optimizer(made, config)
     counts = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
     backbone = sum(p.numel() for p in made.plain.backbone.parameters() if p.requires_grad)
@@ -193,3 +193,15 @@ def test_step_seeds_differ() -> None:
     seeds = {training.step_seed(seed, step) for seed in range(3) for step in range(50)}
     assert len(seeds) == 150
     assert np.all(np.array(sorted(seeds)) >= 0)
+
+
+def test_frozen_blocks_keep_their_weights_and_the_others_learn(tmp_path: Path) -> None:
+    trained = tiny_multi_exit(2)
+    before = weights(trained)
+    config = replace(CONFIG, freeze_bn=False, frozen_blocks=2)
+    train(trained, job(tmp_path, config=config), device=CPU, precision=torch.float32)
+    after = weights(trained)
+    for block in range(4):
+        kept = torch.equal(before[name := f"plain.backbone.features.blocks.{block}.0.weight"], after[name])
+        assert kept == (block < 2)
+    assert not torch.equal(before["exits.0.classifier.weight"], after["exits.0.classifier.weight"])

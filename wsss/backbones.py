@@ -31,6 +31,7 @@ class Backbone(nn.Module):
     Attributes:
         channels: per block, shallowest first.
         strides: per block, in pixels of the input.
+        ends: per block, the name of its last module inside ``features``.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Backbone(nn.Module):
         *,
         channels: list[int],
         strides: list[int],
+        ends: list[str],
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> None:
@@ -46,6 +48,7 @@ class Backbone(nn.Module):
         self.features = features
         self.channels = channels
         self.strides = strides
+        self.ends = ends
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
@@ -55,6 +58,23 @@ class Backbone(nn.Module):
         """(B, 3, H, W) RGB in [0, 1] -> per block (B, D_k, h_k, w_k), shallowest first."""
         maps: list[Tensor] = self.features((images - self.mean) / self.std)
         return maps
+
+
+    def freeze(self, blocks: int) -> None:
+        """Keep the weights of the shallowest ``blocks`` blocks, and of all that comes before them, as they are.
+
+        Raises:
+            ValueError: there are not so many blocks.
+        """
+        if blocks > len(self.ends):
+            raise ValueError(f"{blocks} frozen blocks: this backbone has {len(self.ends)}")
+        if not blocks:
+            return
+        named = list(self.features.named_parameters())
+        end = self.ends[blocks - 1]
+        last = max(index for index, (name, _) in enumerate(named) if name.startswith(f"{end}."))
+        for _, parameter in named[: last + 1]:
+            parameter.requires_grad_(False)
 
 
 def create_backbone(name: str, *, weights: str, output_stride: int) -> Backbone:
@@ -95,7 +115,14 @@ def create_backbone(name: str, *, weights: str, output_stride: int) -> Backbone:
     mean, std = features.default_cfg["mean"], features.default_cfg["std"]
     if weights == "bundled":
         mean, std = (BUNDLED_NORM[0],) * 3, (BUNDLED_NORM[1],) * 3
-    return Backbone(features, channels=features.feature_info.channels(), strides=strides, mean=mean, std=std)
+    return Backbone(
+        features,
+        channels=features.feature_info.channels(),
+        strides=strides,
+        ends=_block_ends(features),
+        mean=mean,
+        std=std,
+    )
 
 
 def bundled_state() -> dict[str, Tensor]:
@@ -127,6 +154,13 @@ def _create(name: str, output_stride: int, *, pretrained: bool, overlay: dict[st
             output_stride=output_stride,
             pretrained_cfg_overlay=overlay or None,
         )
+
+
+def _block_ends(features: Any) -> list[str]:
+    """Names of the blocks' last modules; timm's generic wrapper writes ``stages.0`` as ``stages_0``."""
+    known = {name for name, _ in features.named_modules()}
+    names = [str(name) for name in features.feature_info.module_name()]
+    return [name if name in known else name.replace(".", "_") for name in names]
 
 
 @contextlib.contextmanager

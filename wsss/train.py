@@ -81,7 +81,7 @@ def train(network: MultiExitNetwork, job: Training, *, device: torch.device, pre
         Interrupted: a stop was asked for; the checkpoint holds everything.
     """
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    set_training(network, freeze_bn=job.config.freeze_bn)
+    set_training(network, freeze_bn=job.config.freeze_bn, frozen_blocks=job.config.frozen_blocks)
     optimizer = make_optimizer(network, job.config)
     first = _resume(network, optimizer, job)
     saved = time.monotonic()
@@ -107,9 +107,10 @@ def train(network: MultiExitNetwork, job: Training, *, device: torch.device, pre
                 raise Interrupted
 
 
-def set_training(network: MultiExitNetwork, *, freeze_bn: bool) -> None:
-    """Training mode; with ``freeze_bn`` the backbone's BatchNorm keeps its statistics, scale and shift."""
+def set_training(network: MultiExitNetwork, *, freeze_bn: bool, frozen_blocks: int) -> None:
+    """Training mode, with the backbone's BatchNorm (statistics, scale, shift) and its shallow blocks as asked."""
     network.train()
+    network.plain.backbone.freeze(frozen_blocks)
     if freeze_bn:
         for module in network.plain.backbone.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
