@@ -35,12 +35,15 @@ def tiny_backbone(seed: int = 0) -> Backbone:
         channels=CHANNELS,
         strides=[2, 4, 8, 16],
         ends=[f"blocks.{block}" for block in range(4)],
-        mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.3, 0.4),
     )
 
 
 def tiny_plain(classes: int, seed: int = 0) -> PlainNetwork:
-    return PlainNetwork(tiny_backbone(seed), CamHead(CHANNELS[-1], classes))
+    backbone, head = tiny_backbone(seed), CamHead(CHANNELS[-1], classes)
+    nn.init.normal_(head.classifier.weight)  # it starts at zero, which would make comparisons of outputs void
+    return PlainNetwork(backbone, head)
 
 
 def tiny_multi_exit(classes: int, seed: int = 0, project: int = 0) -> MultiExitNetwork:

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.networks import tiny_backbone
+from tests.networks import tiny_plain
 from wsss.cams import cam_grid, class_activation_maps, resized
-from wsss.networks import PlainNetwork, classification_network
+from wsss.networks import PlainNetwork
 
 
 class Colours(nn.Module):
@@ -45,7 +45,7 @@ IMAGE = torch.rand(3, 37, 50, generator=torch.Generator().manual_seed(1))
 @pytest.mark.parametrize("flip", [True, False])
 @pytest.mark.parametrize("scales", [[1.0], [1.0, 0.5, 1.5, 2.0]])
 def test_cams_equal_the_slow_version(scales: list[float], flip: bool) -> None:
-    network = classification_network(tiny_backbone(), 4).eval()
+    network = tiny_plain(4).eval()
     with torch.no_grad():
         wanted = slow_cams(network, IMAGE, [2, 0], scales, flip)
     got = class_activation_maps(network, IMAGE, [2, 0], scales=scales, flip=flip)
@@ -73,14 +73,14 @@ def test_no_tags_give_no_maps() -> None:
 
 def test_cams_of_the_mirrored_image_are_the_mirrored_cams() -> None:
     image = IMAGE[:, :36, :48]  # whole cells, so that the grid mirrors onto itself
-    network = classification_network(tiny_backbone(), 3).eval()
+    network = tiny_plain(3).eval()
     straight = class_activation_maps(network, image, [0, 1], scales=[1.0, 0.5], flip=True)
     mirrored = class_activation_maps(network, image.flip(2), [0, 1], scales=[1.0, 0.5], flip=True)
     assert torch.allclose(mirrored, straight.flip(2), atol=1e-5)
 
 
 def test_a_one_pixel_image() -> None:
-    network = classification_network(tiny_backbone(), 3).eval()
+    network = tiny_plain(3).eval()
     got = class_activation_maps(network, torch.rand(3, 1, 1), [1], scales=[0.5, 1.0, 2.0], flip=True)
     assert got.shape == (1, 1, 1)
     assert cam_grid(1, 5) == (1, 2)

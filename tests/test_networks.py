@@ -81,6 +81,8 @@ def test_backbone_normalises_its_input() -> None:
 
 def test_cam_head_pooled_is_a_linear_classifier_on_pooled_features() -> None:
     network = classification_network(tiny_backbone(), 3).eval()
+    assert float(network(IMAGES).detach().abs().max()) == 0  # the head starts at zero
+    nn.init.normal_(network.state_dict()["head.classifier.weight"])
     features = network.backbone(IMAGES)[-1]
     assert isinstance(network, PlainNetwork)
     weight = network.state_dict()["head.classifier.weight"][:, :, 0, 0]

@@ -34,11 +34,15 @@ class ExitOutputs:
 
 
 class CamHead(nn.Module):
-    """A 1x1 convolution without bias: its output is at once the class activation map and, pooled, the score."""
+    """A 1x1 convolution without bias: its output is at once the class activation map and, pooled, the score.
+
+    It starts at zero: what random weights add to a map is noise that image-level training never removes.
+    """
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         self.classifier = nn.Conv2d(channels, classes, 1, bias=False)
+        nn.init.zeros_(self.classifier.weight)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, C, h, w) logits."""
