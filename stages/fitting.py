@@ -38,7 +38,9 @@ def fit(
     torch.manual_seed(context.config.seed)
     backbone = create_backbone(config.backbone, weights=config.weights, output_stride=config.output_stride)
     if config.frozen_blocks > len(backbone.ends):
-        raise UserError(f"{stage}.frozen_blocks = {config.frozen_blocks}: expected at most {len(backbone.ends)}")
+        raise UserError(
+            f"{stage}.frozen_blocks = {config.frozen_blocks}: expected at most {len(backbone.ends)}"
+        )
     network = _with_exits(build(backbone), config, len(samples.classes) + (masks is not None), stage)
     device = choose_device(context.config.run.device)
     views = TrainingViews(samples.samples, len(samples.classes), config, context.config.seed, masks)

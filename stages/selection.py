@@ -17,5 +17,6 @@ def overview_samples(dataset: Dataset, rows: int = ROWS) -> tuple[Sample, ...]:
             while queue and queue[0].id in chosen:
                 queue.pop(0)
             if queue and len(chosen) < rows:
-                chosen[queue[0].id] = queue.pop(0)
+                sample = queue.pop(0)
+                chosen[sample.id] = sample
     return tuple(chosen.values())

@@ -27,7 +27,7 @@ SETTINGS = [
     "segment.epochs=1",
     "segment.batch=3",
     "segment.sr_start=0.0",
-    "run.workers=1",
+    "run.workers=0",
     "run.device=cpu",
 ]
 """Overrides that make every stage take about a second."""

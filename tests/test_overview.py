@@ -1,7 +1,11 @@
 """Pictures: the palette, painting, the grid."""
 
+from pathlib import Path
+
 import numpy as np
 
+from data import Dataset, Sample
+from stages.selection import overview_samples
 from wsss.overview import CELL, HEADINGS, OverviewRow, draw_overview, paint_cams, paint_labels, voc_palette
 
 
@@ -55,3 +59,23 @@ def test_the_grid_holds_portraits_landscapes_and_absent_cells() -> None:
     assert picture.width > len(HEADINGS) * CELL
     assert picture.height > CELL + CELL * 2 // 3
     assert draw_overview([], ["cat"]).width == picture.width
+
+
+def test_the_overview_shows_each_class_in_turn_and_no_image_twice() -> None:
+    tags = [(0,), (0,), (0, 1), (1,), (), (2,)]
+    samples = tuple(
+        Sample(
+            id=str(index),
+            image=Path(),
+            tags=tag,
+            split="train",
+            mask=None,
+            size=(1, 1),
+            image_digest="",
+            mask_digest=None,
+        )
+        for index, tag in enumerate(tags)
+    )
+    dataset = Dataset(classes=("a", "b", "c"), samples=samples)
+    assert [sample.id for sample in overview_samples(dataset, rows=4)] == ["0", "2", "5", "1"]
+    assert [sample.id for sample in overview_samples(dataset)] == ["0", "2", "5", "1", "3"]

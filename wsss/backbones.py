@@ -59,7 +59,6 @@ class Backbone(nn.Module):
         maps: list[Tensor] = self.features((images - self.mean) / self.std)
         return maps
 
-
     def freeze(self, blocks: int) -> None:
         """Keep the weights of the shallowest ``blocks`` blocks, and of all that comes before them, as they are.
 
