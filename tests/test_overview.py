@@ -31,9 +31,17 @@ def test_labels_are_painted_where_they_are() -> None:
     labels = np.zeros((8, 8), np.uint8)
     labels[:, 4:] = 1
     painted = paint_labels(image, labels)
-    assert (painted[:, :4] == 100).all()
+    assert (painted[:, :4] == 50).all()
     assert painted[3, 6, 0] > painted[3, 6, 1]  # red
     assert (painted[:, 4] == 255).all()  # the edge
+
+
+def test_every_class_colour_stands_out_from_a_photograph_without_labels() -> None:
+    image = np.full((6, 6, 3), 128, np.uint8)
+    plain = paint_labels(image, np.zeros((6, 6), np.uint8))[3, 3].astype(int)
+    for label in (*range(1, 21), 255):
+        painted = paint_labels(image, np.full((6, 6), label, np.uint8))[3, 3].astype(int)
+        assert np.abs(painted - plain).max() >= 20, label
 
 
 def test_cams_tint_by_strength_and_class() -> None:
@@ -41,7 +49,7 @@ def test_cams_tint_by_strength_and_class() -> None:
     cams = np.zeros((2, 2, 3), np.float32)
     cams[0, :, 1], cams[1, :, 2] = 1.0, 1.0
     painted = paint_cams(image, cams, [1, 2])
-    assert painted[0, 0].tolist() == [160, 160, 160]
+    assert painted[0, 0].tolist() == [100, 100, 100]
     assert painted[0, 1].argmax() == 0
     assert painted[0, 2].argmax() == 1
     assert paint_cams(image, cams[:0], []).shape == image.shape

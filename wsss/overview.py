@@ -50,9 +50,9 @@ def voc_palette() -> NDArray[np.uint8]:
     return palette
 
 
-def paint_labels(image: Rgb, labels: NDArray[np.uint8], *, opacity: float = 0.65) -> Rgb:
+def paint_labels(image: Rgb, labels: NDArray[np.uint8], *, opacity: float = 0.7) -> Rgb:
     """(H, W, 3) and (H, W) -> the grey photograph under the labels' colours, with edges drawn."""
-    grey = np.repeat(image.mean(2, keepdims=True), 3, 2)
+    grey = _darkened(image)
     colours = voc_palette()[labels].astype(np.float64)
     shown = np.where((labels > 0)[..., None], opacity, 0.0)
     painted = grey * (1 - shown) + colours * shown
@@ -62,7 +62,7 @@ def paint_labels(image: Rgb, labels: NDArray[np.uint8], *, opacity: float = 0.65
 
 def paint_cams(image: Rgb, cams: NDArray[np.float32], labels: Sequence[int]) -> Rgb:
     """The grey photograph, tinted with each pixel's strongest class as far as its CAM goes."""
-    grey = np.repeat(image.mean(2, keepdims=True), 3, 2) * 0.8
+    grey = _darkened(image)
     if not len(cams):
         return np.asarray(grey, dtype=np.uint8)
     strength = cams.max(0)[..., None]
@@ -96,6 +96,11 @@ def draw_overview(rows: Sequence[OverviewRow], classes: Sequence[str]) -> Image.
                 canvas.paste(Image.fromarray(picture).resize((w, h)), (left, top + LEGEND_ROW - 4))
         top += height + GAP
     return canvas
+
+
+def _darkened(image: Rgb) -> NDArray[np.float64]:
+    """The photograph in dark grey, so that every class colour stands out from it, the palette's grey one too."""
+    return np.asarray(np.repeat(image.mean(2, keepdims=True), 3, 2) * 0.5)
 
 
 def _pictures(row: OverviewRow) -> list[Rgb | None]:
