@@ -11,6 +11,7 @@ from pathlib import Path
 from stages import STAGE_NAMES
 from stages.commands import Request, run_all, run_prune, run_stage, show_config, show_status
 from wsss import interrupt
+from wsss.artifacts import DamagedArtifactError
 from wsss.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -27,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except DamagedArtifactError as error:
+        print(f"error: {error}\nDelete that file and run again: it is computed anew.", file=sys.stderr)
+        return EXIT_FAULT
     except (interrupt.Interrupted, KeyboardInterrupt):
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED

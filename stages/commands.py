@@ -74,6 +74,7 @@ def run_all(request: Request) -> None:
     """Compute every stage that is not cached, score each, print the table and draw the overview."""
     session = open_session(request)
     _introduce(session)
+    session.run.announce(session.planned)
     fresh = []
     for item in session.planned.values():
         if _execute(session, item, force=False):
@@ -93,6 +94,7 @@ def run_stage(request: Request, stage: str, *, force: bool) -> None:
             f"'{session.config.segment.supervision}'); its stages: {', '.join(session.planned)}"
         )
     _introduce(session)
+    session.run.announce(session.planned)
     fresh = [stage] if _execute(session, session.planned[stage], force=force) else []
     if not fresh:
         print(f"{stage}: cached; --force computes it anew")

@@ -110,6 +110,11 @@ class Run:
                 f"{path}: cannot be read ({error}); delete it, nothing is computed anew"
             ) from None
 
+    def announce(self, stages: Mapping[str, Planned]) -> None:
+        """Write down which artifacts the run is going to make, so that `prune` spares what is half done."""
+        record = {"schema": 1, "stages": {}} | self.record() | {"planned": _fingerprints(stages)}
+        write_text(self.folder / "run.json", json.dumps(record, indent=1, ensure_ascii=False))
+
     def save(self, config: Config, stages: Mapping[str, Planned], results: Mapping[str, Any]) -> None:
         """Write config.toml and run.json: fingerprint, material and scores of every finished stage."""
         write_text(self.config_file, to_toml(config))
@@ -124,7 +129,12 @@ class Run:
             for name, item in stages.items()
             if item.cached
         }
-        record = {"schema": 1, "classes": list(next(iter(stages.values())).stamp.classes), "stages": entries}
+        record = {
+            "schema": 1,
+            "classes": list(next(iter(stages.values())).stamp.classes),
+            "planned": _fingerprints(stages),
+            "stages": entries,
+        }
         write_text(self.folder / "run.json", json.dumps(record, indent=1, ensure_ascii=False))
 
     def log(self, event: Mapping[str, Any]) -> None:
@@ -145,14 +155,14 @@ def computed(item: Planned) -> dict[str, Any]:
 
 
 def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
-    """Remove what no run names: artifacts with their records, scores of theirs, remains of dead processes.
+    """Remove what no run names: artifacts with their records and checkpoints, remains of dead processes.
 
     Returns:
         What was (or with ``dry_run`` would be) removed, with its size in bytes.
     """
-    named = {
-        entry["fingerprint"] for run in workspace.runs() for entry in run.record().get("stages", {}).values()
-    }
+    records = [run.record() for run in workspace.runs()]
+    named = {entry["fingerprint"] for record in records for entry in record.get("stages", {}).values()}
+    named |= {fingerprint for record in records for fingerprint in record.get("planned", {}).values()}
     removed = []
     for path in sorted((workspace.root / "artifacts").glob("*/*")):
         if path.name.split(".")[0] in named and not _is_remains(path):
@@ -163,6 +173,10 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
         if not dry_run:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return removed
+
+
+def _fingerprints(stages: Mapping[str, Planned]) -> dict[str, str]:
+    return {name: item.stamp.fingerprint for name, item in stages.items()}
 
 
 def _is_remains(path: Path) -> bool:

@@ -7,9 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import pytest
 
-from run_pipeline import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
+from run_pipeline import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER_ERROR, main
 from stages import STAGE_NAMES
 from tests.pipelines import SETTINGS
 from tests.trees import make_folder_tree
@@ -79,6 +80,21 @@ def test_config_prints_every_key_and_reads_back(tmp_path: Path, capsys: pytest.C
     file.write_text(text, encoding="utf-8")
     assert main(["config", "--config", str(file)]) == 0
     assert capsys.readouterr().out == text
+
+
+def test_a_damaged_array_is_named_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = make_folder_tree(tmp_path / "data", n_train=3, n_val=0)
+    assert main(["stage", "classify", *arguments(data.root, tmp_path / "ws")]) == 0
+    victim = next((tmp_path / "ws" / "artifacts" / "classify").glob("*.h5"))
+    with h5py.File(victim, "r+") as file:
+        offset = file["network/head.classifier.weight"].id.get_chunk_info(0).byte_offset
+    damaged = bytearray(victim.read_bytes())
+    damaged[offset] ^= 1
+    victim.write_bytes(bytes(damaged))
+    assert main(["stage", "cams", *arguments(data.root, tmp_path / "ws")]) == EXIT_FAULT
+    message = capsys.readouterr().err
+    assert victim.name in message
+    assert "Delete that file and run again" in message
 
 
 def test_prune_of_a_missing_workspace_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -235,6 +235,19 @@ def test_prune_removes_what_no_run_names(
     assert "removed artifacts" in capsys.readouterr().out
 
 
+def test_prune_spares_what_an_interrupted_run_has_begun(tmp_path: Path, data: DataConfig) -> None:
+    session = open_session(request(data, tmp_path))
+    session.run.announce(session.planned)
+    checkpoint = session.planned["classify"].path.with_suffix(".h5.checkpoint")
+    foreign = checkpoint.with_name("0123456789abcdef.h5.checkpoint")
+    checkpoint.parent.mkdir(parents=True)
+    for path in (checkpoint, foreign):
+        path.write_bytes(b"half done")
+    run_prune(tmp_path, dry_run=False)
+    assert checkpoint.exists()
+    assert not foreign.exists()
+
+
 def test_voc_layout_runs(tmp_path: Path) -> None:
     data = make_voc_tree(tmp_path / "voc", n_train=4, n_val=2)
     run_all(request(data, tmp_path / "ws"))
