@@ -18,11 +18,11 @@ from stages import Planned
 from wsss.artifacts import Artifact, canonical_json, write_text
 from wsss.config import Config
 from wsss.interrupt import check
-from wsss.metrics import Counts, MaskScores, SeedCounts, confusion_counts, mask_scores
+from wsss.metrics import THRESHOLDS, Counts, MaskScores, SeedCounts, confusion_counts, mask_scores
 from wsss.progress import progress_bar
 from wsss.resize import resize_maps
 
-VERSION = 1
+VERSION = 2
 Scores = dict[str, Any]
 
 
@@ -78,9 +78,9 @@ def seed_scores(artifact: Artifact, truth: list[Sample], labels: int, background
         "threshold": background,
         "threshold_chosen_by": "configuration (refine.background)",
         "best_miou": curve[best],
-        "best_threshold": float(sweep.thresholds[best]),
+        "best_threshold": THRESHOLDS[best],
         "best_chosen_by": "this ground truth",
-        "thresholds": [float(value) for value in sweep.thresholds],
+        "thresholds": list(THRESHOLDS),
         "curve": curve,
     }
 

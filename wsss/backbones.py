@@ -69,11 +69,12 @@ class Backbone(nn.Module):
             raise ValueError(f"{blocks} frozen blocks: this backbone has {len(self.ends)}")
         if not blocks:
             return
-        named = list(self.features.named_parameters())
-        end = self.ends[blocks - 1]
-        last = max(index for index, (name, _) in enumerate(named) if name.startswith(f"{end}."))
-        for _, parameter in named[: last + 1]:
-            parameter.requires_grad_(False)
+        modules = list(self.features.named_modules())
+        end = self.ends[blocks - 1]  # it may hold no weights itself: a stem ends with its activation
+        last = max(i for i, (name, _) in enumerate(modules) if name == end or name.startswith(f"{end}."))
+        for _, module in modules[: last + 1]:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
 
 
 def create_backbone(name: str, *, weights: str, output_stride: int) -> Backbone:
