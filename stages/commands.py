@@ -9,7 +9,7 @@ from data import Dataset, open_dataset
 from stages import Planned, differences, execute, plan
 from stages.scoring import score
 from stages.workspace import Run, Workspace, computed, prune
-from wsss.config import Config, load_config, to_toml
+from wsss.config import Config, TrainConfig, load_config, to_toml
 from wsss.errors import UserError
 
 
@@ -74,6 +74,7 @@ def run_all(request: Request) -> None:
     """Compute every stage that is not cached, score each, print the table and draw the overview."""
     session = open_session(request)
     _introduce(session)
+    _check_networks(session)
     session.run.announce(session.planned)
     fresh = []
     for item in session.planned.values():
@@ -173,6 +174,16 @@ def _introduce(session: Session) -> None:
     print(f"data: {train} training and {val} validation images, {len(session.dataset.classes)} classes")
     for note in session.dataset.notes:
         print(f"note: {note}")
+
+
+def _check_networks(session: Session) -> None:
+    """Refuse what a later stage could not build before an earlier one computes for hours."""
+    for name, item in session.planned.items():
+        section = getattr(session.config, name)
+        if isinstance(section, TrainConfig) and not item.cached:
+            from stages.fitting import check_training
+
+            check_training(section, name, session.config.run)
 
 
 def _execute(session: Session, item: Planned, *, force: bool) -> bool:

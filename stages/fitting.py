@@ -12,10 +12,10 @@ from data.loading import MaskSource, TrainingViews, training_batches
 from stages.context import Context
 from wsss.artifacts import Artifact
 from wsss.backbones import Backbone, create_backbone
-from wsss.config import TrainConfig
+from wsss.config import RunConfig, TrainConfig
 from wsss.device import choose_device, choose_precision
 from wsss.errors import UserError
-from wsss.networks import MultiExitNetwork, PlainNetwork
+from wsss.networks import MultiExitNetwork, PlainNetwork, classification_network
 from wsss.objective import loss_terms
 from wsss.train import Training, load_arrays, state_arrays, steps_in_epoch, train
 from wsss.workers import loader_workers
@@ -36,11 +36,7 @@ def fit(
     """Build the stage's network with its exits and train it, going on from a checkpoint if there is one."""
     stage = context.stamp.stage
     torch.manual_seed(context.config.seed)
-    backbone = create_backbone(config.backbone, weights=config.weights, output_stride=config.output_stride)
-    if config.frozen_blocks > len(backbone.ends):
-        raise UserError(
-            f"{stage}.frozen_blocks = {config.frozen_blocks}: expected at most {len(backbone.ends)}"
-        )
+    backbone = _backbone(config, stage)
     network = _with_exits(build(backbone), config, len(samples.classes) + (masks is not None), stage)
     device = choose_device(context.config.run.device)
     views = TrainingViews(samples.samples, len(samples.classes), config, context.config.seed, masks)
@@ -64,6 +60,16 @@ def fit(
     return network
 
 
+def check_training(config: TrainConfig, stage: str, run: RunConfig) -> None:
+    """Find out now, not after hours of other stages, whether a training stage's network can be built.
+
+    Raises:
+        UserError: device, backbone, weights, frozen blocks or exits will not do.
+    """
+    choose_device(run.device)
+    _with_exits(classification_network(_backbone(config, stage), 1), config, 1, stage)
+
+
 def network_groups(network: MultiExitNetwork) -> dict[str, Mapping[str, NDArray[np.generic]]]:
     """A trained network as artifact groups: ``network`` is what is deployed, ``exits`` the rest."""
     deployed = state_arrays(network.plain)
@@ -83,6 +89,15 @@ def load_deployed(
     artifact.close()
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval()
+
+
+def _backbone(config: TrainConfig, stage: str) -> Backbone:
+    backbone = create_backbone(config.backbone, weights=config.weights, output_stride=config.output_stride)
+    if config.frozen_blocks > len(backbone.ends):
+        raise UserError(
+            f"{stage}.frozen_blocks = {config.frozen_blocks}: expected at most {len(backbone.ends)}"
+        )
+    return backbone
 
 
 def _with_exits(plain: PlainNetwork, config: TrainConfig, classes: int, stage: str) -> MultiExitNetwork:

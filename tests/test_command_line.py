@@ -51,6 +51,9 @@ def test_help_and_status_do_not_import_torch(tmp_path: Path) -> None:
         (["--set", "classify.backbone=resnet_18"], "resnet_18"),
         (["--set", "run.device=cuda:9"], "run.device = 'cuda:9'"),
         (["--set", "classify.exits=[9]"], "classify.exits"),
+        (["--set", "segment.exits=[9]"], "segment.exits"),
+        (["--set", "segment.backbone=resnet_18"], "resnet_18"),
+        (["--set", "segment.frozen_blocks=9"], "segment.frozen_blocks = 9"),
     ],
 )
 def test_mistakes_end_in_a_short_message_and_status_2(
@@ -63,6 +66,7 @@ def test_mistakes_end_in_a_short_message_and_status_2(
     assert part in text
     assert "error: " in text
     assert "Traceback" not in text
+    assert not list((tmp_path / "ws").rglob("*.h5"))  # found out before anything was computed
 
 
 def test_without_any_configuration_it_says_what_to_give(
