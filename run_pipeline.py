@@ -25,21 +25,26 @@ def main(arguments: list[str] | None = None) -> int:
     interrupt.install()
     try:
         _dispatch(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except DamagedArtifactError as error:
-        print(f"error: {error}\nDelete that file and run again: it is computed anew.", file=sys.stderr)
-        return EXIT_FAULT
+    except (UserError, DamagedArtifactError, OSError) as error:
+        if options.debug:
+            traceback.print_exc()
+        return _explain(error)
     except (interrupt.Interrupted, KeyboardInterrupt):
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except OSError as error:
-        if options.debug:
-            traceback.print_exc()
-        print(f"error: {error}; nothing finished is lost, the same command goes on", file=sys.stderr)
-        return EXIT_FAULT
     return 0
+
+
+def _explain(error: UserError | DamagedArtifactError | OSError) -> int:
+    """Say in few lines what went wrong and what to do; returns the exit status."""
+    if isinstance(error, UserError):
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    if isinstance(error, DamagedArtifactError):
+        print(f"error: {error}\nDelete that file and run again: it is computed anew.", file=sys.stderr)
+    else:
+        print(f"error: {error}; nothing finished is lost, the same command goes on", file=sys.stderr)
+    return EXIT_FAULT
 
 
 def _dispatch(options: argparse.Namespace) -> None:

@@ -69,6 +69,12 @@ def test_mistakes_end_in_a_short_message_and_status_2(
     assert not list((tmp_path / "ws").rglob("*.h5"))  # found out before anything was computed
 
 
+def test_debug_shows_the_traceback_of_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", "--workspace", str(tmp_path), "--set", "refine.preset=best"]
+    assert main([*command, "--debug"]) == EXIT_USER_ERROR
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_without_any_configuration_it_says_what_to_give(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
