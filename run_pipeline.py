@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stages import STAGE_NAMES
 from stages.commands import Request, run_all, run_prune, run_stage, show_config, show_status
+from stages.products import add_predict, run_product
 from wsss import interrupt
 from wsss.artifacts import DamagedArtifactError
 from wsss.errors import UserError
@@ -50,6 +51,8 @@ def _explain(error: UserError | DamagedArtifactError | OSError) -> int:
 def _dispatch(options: argparse.Namespace) -> None:
     if options.command == "prune":
         run_prune(options.workspace, dry_run=options.dry_run)
+        return
+    if run_product(options):
         return
     request = Request(options.config, options.set, options.name, options.workspace)
     if options.command == "run":
@@ -92,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _common(pruning)
     pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
+    add_predict(commands, _common)
     return parser
 
 

@@ -30,7 +30,7 @@ def compute(context: Context) -> None:
     workers = pool_workers(context.config.run)
     # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
     with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_ignore_signals) as pool,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=ignore_signals) as pool,
         progress_bar(len(samples), context.stamp.stage, "img") as bar,
     ):
 
@@ -71,7 +71,7 @@ class Refiner:
         return {"masks": resize_labels(mask, full), "labels": resize_labels(best, full)}
 
 
-def _ignore_signals() -> None:
+def ignore_signals() -> None:
     """Leave SIGINT to the parent, which stops at a safe point and then ends the pool."""
     import signal
 

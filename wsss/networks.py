@@ -66,6 +66,14 @@ class AsppHead(nn.Module):
         """(B, D, h, w) -> (B, C, h, w) logits."""
         return torch.stack([branch(features) for branch in self.branches]).sum(0)
 
+    def local(self, features: Tensor) -> Tensor:
+        """The part of ``forward`` in which an output depends on nearby inputs alone: all of it."""
+        return self(features)  # type: ignore[no-any-return]
+
+    def rest(self, maps: Tensor) -> Tensor:
+        """What of ``forward`` comes after `local`: nothing."""
+        return maps
+
 
 class LightHead(nn.Module):
     """ASPP for small machines: 1x1 reduction, depthwise dilated branches summed with the input, 1x1 classifier."""
@@ -83,10 +91,19 @@ class LightHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, C, h, w) logits."""
-        reduced = self.reduce(features)
+        return self.rest(self.local(features))
+
+    def local(self, features: Tensor) -> Tensor:
+        """The part of ``forward`` before the first GroupNorm, whose statistics are those of the whole map."""
+        reduced: Tensor = self.reduce[0](features)
+        return reduced
+
+    def rest(self, maps: Tensor) -> Tensor:
+        """What of ``forward`` comes after `local`: (B, width, h, w) -> (B, C, h, w) logits."""
+        reduced = self.reduce[2](self.reduce[1](maps))
         context = torch.stack([reduced, *(branch(reduced) for branch in self.branches)]).sum(0)
-        maps: Tensor = self.classifier(self.dropout(self.mix(context)))
-        return maps
+        logits: Tensor = self.classifier(self.dropout(self.mix(context)))
+        return logits
 
 
 class ExitHead(nn.Module):

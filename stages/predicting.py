@@ -1,0 +1,335 @@
+"""The command predict: photographs in, masks out, with a run's network or an exported one."""
+
+import contextlib
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from data.images import decode_image, read_bytes
+from stages import differences
+from stages.finished import open_run
+from stages.inputs import Photograph, find_photographs
+from stages.predictors import (
+    CRF_ITERATIONS,
+    CRF_PRESET,
+    CrfTask,
+    OnnxPredictor,
+    Predictor,
+    RunPredictor,
+    onnx_settings,
+    run_settings,
+)
+from stages.refine import ignore_signals
+from stages.tag_file import read_tags
+from wsss.artifacts import atomic_path, canonical_json, write_text
+from wsss.config import RunConfig
+from wsss.errors import UserError, listed
+from wsss.interrupt import check
+from wsss.onnx_network import OnnxNetwork
+from wsss.overlay import encode_overlay
+from wsss.palette_png import encode_mask, mask_note
+from wsss.progress import progress_bar
+from wsss.resize import resize_labels
+from wsss.workers import pool_workers
+
+RECORD = "predict.json"
+UInt8 = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictRequest:
+    """What `predict` is told.
+
+    Attributes:
+        inputs: with ``onnx`` photographs; without, the name of a run and then photographs.
+        workspace: where the run is.
+        out: folder of the results.
+        onnx: a model file, or None: the run's own network.
+        overrides: ``run.key=value`` texts.
+        tags: CSV that names the classes to choose from, or None: all.
+        settings: what replaces the run's own `Settings`, by name.
+        overlay: also write pictures.
+        max_pixels: of a photograph, or None: Pillow's own limit.
+        force: replace what is there.
+    """
+
+    inputs: Sequence[str]
+    workspace: Path
+    out: Path
+    onnx: Path | None = None
+    overrides: Sequence[str] = ()
+    tags: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    overlay: bool = False
+    max_pixels: int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One photograph that is to be predicted: where from, where to, and the note that its mask will carry."""
+
+    photograph: Photograph
+    mask: Path
+    overlay: Path | None
+    note: Mapping[str, Any]
+    allowed: NDArray[np.bool_] | None
+
+    def done(self) -> bool:
+        """Whether the results of exactly this are there. The mask is written last."""
+        return (self.overlay is None or self.overlay.exists()) and mask_note(self.mask) == self.note
+
+
+def run_predict(request: PredictRequest) -> None:
+    """Predict every photograph.
+
+    Raises:
+        UserError: nothing was begun; or, at the end, some photographs could not be predicted: all others were.
+    """
+    items = request.inputs if request.onnx else request.inputs[1:]
+    if not items:
+        raise UserError(
+            f"predict {request.inputs[0]}: no photographs given; expected files, folders or patterns"
+        )
+    out = request.out.expanduser()
+    photographs, notes = find_photographs(items, out)
+    predictor, machine = _predictor(request)
+    tags, tag_notes = read_tags(request.tags, photographs, predictor.classes)
+    settings = _record(predictor, tagged=request.tags is not None)
+    _claim(out, settings, photographs, request)
+    for note in (*notes, *tag_notes, *predictor.notes):
+        print(f"note: {note}")
+    job = _Jobs(out, settings, tags, len(predictor.classes) + 1, overlay=request.overlay, force=request.force)
+    with _pixel_limit(request.max_pixels), progress_bar(len(photographs), "predict", "img") as bar:
+        outcome = _Outcome(predictor.classes, bar)
+        pool = _crf_pool(machine) if predictor.settings.crf else contextlib.nullcontext()
+        with pool as crf:
+            _predict_all(photographs, job, predictor, crf, outcome, 2 * pool_workers(machine))
+    print(f"{outcome.written} predicted, {outcome.kept} there already, {len(outcome.failures)} failed: {out}")
+    outcome.raise_failures()
+
+
+@dataclass(frozen=True)
+class _Jobs:
+    """Makes the job of a photograph."""
+
+    out: Path
+    settings: Mapping[str, Any]
+    tags: Mapping[str, Sequence[int]]
+    labels: int
+    overlay: bool
+    force: bool
+
+    def __call__(self, photograph: Photograph, digest: str) -> _Job:
+        chosen = self.tags.get(photograph.name)
+        note = {
+            "settings": hashlib.sha256(canonical_json(self.settings).encode()).hexdigest()[:16],
+            "photograph": digest,
+            "tags": None if chosen is None else list(chosen),
+        }
+        overlay = self.out / f"{photograph.id}.overlay.jpg" if self.overlay else None
+        return _Job(photograph, _mask_path(self.out, photograph), overlay, note, self._allowed(chosen))
+
+    def _allowed(self, chosen: Sequence[int] | None) -> NDArray[np.bool_] | None:
+        if chosen is None:
+            return None
+        allowed = np.zeros(self.labels, dtype=np.bool_)
+        allowed[[0, *(tag + 1 for tag in chosen)]] = True
+        return allowed
+
+
+class _Outcome:
+    """Takes results, writes them, and counts."""
+
+    def __init__(self, classes: Sequence[str], bar: Any) -> None:
+        self.classes = classes
+        self.bar = bar
+        self.written = 0
+        self.kept = 0
+        self.failures: list[tuple[Photograph, Exception]] = []
+
+    def keep(self) -> None:
+        """One was there already."""
+        self.kept += 1
+        self.bar.update()
+
+    def fail(self, photograph: Photograph, error: Exception) -> None:
+        """One could not be predicted."""
+        self.failures.append((photograph, error))
+        self.bar.update()
+
+    def write(self, job: _Job, image: UInt8, labels: UInt8) -> None:
+        """Write one result: labels at the working size."""
+        full = resize_labels(labels, (image.shape[0], image.shape[1]))
+        if job.overlay is not None:
+            _write_bytes(job.overlay, encode_overlay(image, full, self.classes))
+        _write_bytes(job.mask, encode_mask(full, job.note))
+        self.written += 1
+        self.bar.update()
+
+    def raise_failures(self) -> None:
+        """Name what failed."""
+        if not self.failures:
+            return
+        texts = [
+            str(error) or f"{photograph.source}: not enough memory" for photograph, error in self.failures
+        ]
+        hint = ""
+        if any(isinstance(error.__cause__, Image.DecompressionBombError) for _, error in self.failures):
+            hint = "\nPhotographs that are meant to be that large: --max-pixels N."
+        if any(isinstance(error, MemoryError) for _, error in self.failures):
+            hint += "\nLess memory: a smaller --tile or --max-side."
+        raise UserError(f"{len(texts)} photograph(s) could not be predicted: {listed(texts, ' ')}{hint}")
+
+
+def _predict_all(
+    photographs: Sequence[Photograph],
+    jobs: _Jobs,
+    predictor: Predictor,
+    crf: ProcessPoolExecutor | None,
+    outcome: _Outcome,
+    ahead: int,
+) -> None:
+    """The loop over photographs; with a CRF, up to ``ahead`` of them wait for its processes."""
+    waiting: deque[tuple[_Job, UInt8, Future[UInt8]]] = deque()
+    try:
+        for photograph in photographs:
+            check()
+            try:
+                data = read_bytes(photograph.source)
+                job = jobs(photograph, hashlib.sha256(data).hexdigest())
+                if not jobs.force and job.done():
+                    outcome.keep()
+                    continue
+                image = decode_image(data, photograph.source)
+                del data
+                if crf is None:
+                    outcome.write(job, image, predictor.labels(image, job.allowed))
+                    continue
+                waiting.append((job, image, crf.submit(_apply, predictor.crf_task(image, job.allowed))))
+            except (UserError, MemoryError) as error:
+                outcome.fail(photograph, error)
+            while len(waiting) > ahead:
+                _finish(outcome, *waiting.popleft())
+        while waiting:
+            check()
+            _finish(outcome, *waiting.popleft())
+    finally:
+        for _, _, future in waiting:
+            future.cancel()
+
+
+def _finish(outcome: _Outcome, job: _Job, image: UInt8, future: Future[UInt8]) -> None:
+    outcome.write(job, image, future.result())
+
+
+def _apply(task: CrfTask) -> UInt8:
+    return task()
+
+
+def _predictor(request: PredictRequest) -> tuple[Predictor, RunConfig]:
+    """The network, and how to use the machine."""
+    overrides = dict(request.settings)
+    if request.onnx is None:
+        run = open_run(request.workspace, request.inputs[0], request.overrides)
+        return RunPredictor(run, run_settings(run.config, overrides)), run.config.run
+    if request.overrides:
+        raise UserError(f"--set {request.overrides[0]}: belongs to a run; with --onnx there is none")
+    network = OnnxNetwork(request.onnx)
+    digest = hashlib.sha256(read_bytes(request.onnx)).hexdigest()[:16]
+    return OnnxPredictor(network, onnx_settings(network, overrides), f"onnx:{digest}"), RunConfig()
+
+
+def _record(predictor: Predictor, *, tagged: bool) -> dict[str, Any]:
+    """All that the masks depend on beside the photographs and their tags."""
+    settings: dict[str, Any] = asdict(predictor.settings) | {"scales": list(predictor.settings.scales)}
+    del settings["tile"]  # the same result within rounding
+    settings["crf"] = [CRF_PRESET, CRF_ITERATIONS, settings.pop("crf_max_side")] if settings["crf"] else None
+    return {"network": predictor.identity, "classes": list(predictor.classes), "tagged": tagged, **settings}
+
+
+def _claim(
+    out: Path, settings: Mapping[str, Any], photographs: Sequence[Photograph], request: PredictRequest
+) -> None:
+    """Make sure that nothing of another making is overwritten, and write the record of settings."""
+    record = out / RECORD
+    if not request.force:
+        before = _read_record(record)
+        changed = differences(before, settings) if before is not None else []
+        if changed:
+            raise UserError(
+                f"{record}: its masks were made with other settings ({listed(changed)}); "
+                "give another --out, or --force to replace them"
+            )
+        foreign = [str(path) for path in _foreign(out, photographs, overlay=request.overlay)]
+        if foreign:
+            raise UserError(
+                f"{len(foreign)} result file(s) exist and are none of this program's: {listed(foreign, ', ')}; "
+                "give another --out, or --force to replace them"
+            )
+    try:
+        write_text(record, json.dumps({"schema": 1, "settings": settings}, indent=1, ensure_ascii=False))
+    except OSError as error:
+        raise UserError(f"--out {out}: not writable ({error.strerror}); give another folder") from None
+
+
+def _foreign(out: Path, photographs: Sequence[Photograph], *, overlay: bool) -> Iterator[Path]:
+    for photograph in photographs:
+        mask = _mask_path(out, photograph)
+        if mask_note(mask) is not None:
+            continue
+        picture = out / f"{photograph.id}.overlay.jpg"
+        if mask.exists():
+            yield mask
+        elif overlay and picture.exists() and not (out / RECORD).exists():
+            yield picture
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the record of a prediction ({error}); --force replaces it") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: not the record of a prediction; --force replaces it")
+    return settings
+
+
+def _mask_path(out: Path, photograph: Photograph) -> Path:
+    return out / f"{photograph.id}.png"
+
+
+def _crf_pool(machine: RunConfig) -> ProcessPoolExecutor:
+    # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
+    return ProcessPoolExecutor(
+        pool_workers(machine), mp_context=get_context("spawn"), initializer=ignore_signals
+    )
+
+
+@contextlib.contextmanager
+def _pixel_limit(pixels: int | None) -> Iterator[None]:
+    """Raise (or lower) Pillow's limit: it refuses what has more than twice as many pixels as its constant."""
+    before = Image.MAX_IMAGE_PIXELS
+    if pixels is not None:
+        Image.MAX_IMAGE_PIXELS = -(-pixels // 2)
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)

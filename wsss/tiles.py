@@ -1,0 +1,177 @@
+"""A segmentation network on an image of any size, in overlapping tiles: bounded memory, the untiled result.
+
+A tile is a core with a margin around it that is computed and thrown away. Where the margin covers the
+receptive field and tiles lie on the network's sampling grid, what is kept equals the untiled result within
+rounding. The field is measured, not assumed: see `receptive_margin`. What of the head sees the whole map (GroupNorm)
+runs once on the maps put together, at the network's stride.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsss.device import autocast
+from wsss.interrupt import check
+from wsss.networks import AsppHead, LightHead, PlainNetwork
+
+PROBE_SIDES = (1024, 4096)
+"""Lengths of the strips on which the receptive field is measured."""
+BLIND_MARGIN = 256
+"""Pixels around a core where the receptive field is the whole image: then a tile is an approximation."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis, in pixels.
+
+    Attributes:
+        start, stop: the window that is computed.
+        core: where the part that is kept begins.
+        core_stop: where it ends.
+    """
+
+    start: int
+    stop: int
+    core: int
+    core_stop: int
+
+
+class TiledNetwork:
+    """A segmentation network that is run in tiles.
+
+    Args:
+        network: in evaluation mode.
+        device: where it is.
+        precision: float32 or bfloat16.
+        tile: side of a tile's core in pixels; the margin comes on top.
+
+    Attributes:
+        margin: pixels around a core.
+        exact: whether the margin covers all that a pixel's result depends on.
+    """
+
+    def __init__(
+        self, network: PlainNetwork, *, device: torch.device, precision: torch.dtype, tile: int
+    ) -> None:
+        if not isinstance(network.head, AsppHead | LightHead):
+            raise ValueError("expected a segmentation network")
+        self.network = network
+        self.head = network.head
+        self.device = device
+        self.precision = precision
+        self.stride = max(network.backbone.strides)
+        measured = receptive_margin(network, device)
+        self.exact = measured is not None
+        self.margin = _raised(BLIND_MARGIN if measured is None else measured, self.stride)
+        self.tile = _raised(max(tile, 1), self.stride)
+
+    def fits(self, height: int, width: int) -> bool:
+        """Whether an image is no larger than one tile with its margins, so that tiling would save nothing."""
+        return max(height, width) <= self.tile + 2 * self.margin
+
+    @torch.inference_mode()
+    def maps(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Class maps of an image.
+
+        Args:
+            image: (H, W, 3), uint8 in 0..255 or float32 in [0, 1].
+
+        Returns:
+            (L, h, w) float32 logits at the network's stride.
+        """
+        height, width = image.shape[:2]
+        rows = list(spans(height, self.tile, self.margin, self.stride))
+        columns = list(spans(width, self.tile, self.margin, self.stride))
+        whole: Tensor | None = None
+        for row in rows:
+            for column in columns:
+                check()
+                part = self._local(image[row.start : row.stop, column.start : column.stop])
+                if whole is None:
+                    cells = [_cells(part.shape[2], height, row, self.stride)]
+                    cells.append(_cells(part.shape[3], width, column, self.stride))
+                    whole = part.new_empty((1, part.shape[1], *cells))
+                self._put(whole, part, row, column)
+        if whole is None:
+            raise ValueError("expected an image with pixels")
+        with autocast(self.device, self.precision):
+            logits = self.head.rest(whole)[0].float()
+        return logits.cpu().numpy()
+
+    def _local(self, window: NDArray[np.generic]) -> Tensor:
+        """(H, W, 3) -> (1, D, h, w): the network as far as it is local."""
+        pixels = torch.from_numpy(np.ascontiguousarray(window)).to(self.device).permute(2, 0, 1)[None].float()
+        batch = pixels / 255 if window.dtype == np.uint8 else pixels
+        with autocast(self.device, self.precision):
+            return local_maps(self.network, batch)
+
+    def _put(self, whole: Tensor, part: Tensor, row: Span, column: Span) -> None:
+        """Copy the core of a tile's map to its place."""
+        window, place = [], []
+        for span, cells in ((row, whole.shape[2]), (column, whole.shape[3])):
+            first, last = span.core // self.stride, min(-(-span.core_stop // self.stride), cells)
+            place.append(slice(first, last))
+            window.append(slice(first - span.start // self.stride, last - span.start // self.stride))
+        whole[:, :, place[0], place[1]] = part[:, :, window[0], window[1]]
+
+
+def local_maps(network: PlainNetwork, images: Tensor) -> Tensor:
+    """(B, 3, H, W) RGB in [0, 1] -> (B, D, h, w): backbone and the local part of the head."""
+    if not isinstance(network.head, AsppHead | LightHead):
+        raise ValueError("expected a segmentation network")
+    batch = images.contiguous(memory_format=torch.channels_last)
+    return network.head.local(network.backbone(batch)[-1])
+
+
+def spans(length: int, tile: int, margin: int, stride: int) -> Iterator[Span]:
+    """Cut one axis into tiles on the network's sampling grid.
+
+    A window starts at a multiple of the stride, and its length leaves the same remainder as the whole axis:
+    padding that depends on the input's size ("same" of TensorFlow) then falls as in the untiled image.
+
+    Args:
+        length: of the axis, in pixels.
+        tile: length of a core, a multiple of the stride.
+        margin: on both sides of a core, a multiple of the stride.
+        stride: of the network.
+    """
+    if length <= tile + 2 * margin:
+        yield Span(0, length, 0, length)
+        return
+    for core in range(0, length, tile):
+        start = max(0, core - margin)
+        stop = min(length, core + tile + margin + length % stride)
+        yield Span(start, stop, core, min(core + tile, length))
+
+
+@torch.inference_mode()
+def receptive_margin(network: PlainNetwork, device: torch.device) -> int | None:
+    """How far a pixel's influence reaches, in pixels; None where it reaches everywhere.
+
+    Not-a-numbers at one end of a long strip spread through convolutions, poolings, activations and sums to
+    exactly what depends on them: the cells they do not reach do not depend on that end.
+    """
+    stride = max(network.backbone.strides)
+    for side in PROBE_SIDES:
+        reaches = []
+        for end in (slice(0, stride), slice(side - stride, side)):
+            strip = torch.zeros(1, 3, 2 * stride, side, device=device)
+            strip[:, :, :, end] = torch.nan
+            reached = local_maps(network, strip).isnan().flatten(0, 2).any(0)  # (w,)
+            reaches.append(int(reached.sum()))
+        if max(reaches) < side // stride - 1:
+            return max(reaches) * stride
+    return None
+
+
+def _cells(part: int, length: int, span: Span, stride: int) -> int:
+    """Cells of the whole axis, from those of one window: both lengths leave the same remainder."""
+    return part + (length - (span.stop - span.start)) // stride
+
+
+def _raised(value: int, stride: int) -> int:
+    return -(-value // stride) * stride
