@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stages import STAGE_NAMES
 from stages.commands import Request, run_all, run_prune, run_stage, show_config, show_status
-from stages.products import add_predict, run_product
+from stages.products import add_export, add_predict, run_product
 from wsss import interrupt
 from wsss.artifacts import DamagedArtifactError
 from wsss.errors import UserError
@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _common(pruning)
     pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
+    add_export(commands, _common)
     add_predict(commands, _common)
     return parser
 

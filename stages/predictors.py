@@ -7,16 +7,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.finished import FinishedRun
+from wsss.artifacts import Artifact
+from wsss.config import Config
 from wsss.crf import PRESETS, dense_crf
 from wsss.onnx_network import OnnxNetwork
 from wsss.resize import resize_image, resize_maps, working_size
 from wsss.upsampling import View, label_map, label_probability
+
+if TYPE_CHECKING:
+    import torch
+
+    from wsss.networks import PlainNetwork
 
 UInt8 = NDArray[np.uint8]
 CRF_PRESET = "deeplab"
@@ -135,24 +142,16 @@ class RunPredictor(Predictor):
     """
 
     def __init__(self, run: FinishedRun, settings: Settings) -> None:
-        from stages.fitting import load_deployed
         from wsss.device import choose_device, choose_precision
-        from wsss.networks import segmentation_network
         from wsss.tiles import TiledNetwork
 
-        artifact, config = run.artifact("segment"), run.config.segment
+        artifact = run.artifact("segment")
         artifact.close()
         self.classes = artifact.classes
         self.identity = artifact.fingerprint
         self.settings = settings
         device = choose_device(run.config.run.device)
-        build = partial(
-            segmentation_network,
-            classes=len(self.classes),
-            head=config.head,
-            head_channels=config.head_channels,
-        )
-        self._network = load_deployed(artifact.path, config, build, device)
+        self._network = segmenter(run, artifact, device)
         self._device = device
         self._precision = choose_precision(run.config.run, device)
         self._tiled = TiledNetwork(
@@ -160,8 +159,8 @@ class RunPredictor(Predictor):
         )
         if not self._tiled.exact:
             self.notes = (
-                f"backbone {config.backbone} sees the whole photograph at once (attention or global pooling): "
-                f"a photograph above {settings.tile} pixels is computed in tiles that do not see each other",
+                f"backbone {run.config.segment.backbone} sees the whole photograph at once "
+                f"(attention or global pooling): a photograph above {settings.tile} pixels is computed in tiles that do not see each other",
             )
 
     def labels(self, image: UInt8, allowed: NDArray[np.bool_] | None) -> UInt8:
@@ -209,9 +208,24 @@ class OnnxPredictor(Predictor):
         return self.network.maps(image)
 
 
-def run_settings(config: Any, overrides: dict[str, Any]) -> Settings:
+def segmenter(run: FinishedRun, artifact: Artifact, device: "torch.device") -> "PlainNetwork":
+    """The deployed network of a run's segment artifact, in evaluation mode on the device."""
+    from stages.fitting import load_deployed
+    from wsss.networks import segmentation_network
+
+    config = run.config.segment
+    build = partial(
+        segmentation_network,
+        classes=len(artifact.classes),
+        head=config.head,
+        head_channels=config.head_channels,
+    )
+    return load_deployed(artifact.path, config, build, device)
+
+
+def run_settings(config: Config, overrides: dict[str, Any]) -> Settings:
     """The settings of a run's configuration, with what the user gave in their place."""
-    own = {
+    own: dict[str, Any] = {
         "scales": config.segment.test_scales,
         "flip": config.segment.test_flip,
         "max_side": config.segment.max_side,

@@ -7,6 +7,13 @@ from typing import Any
 
 from wsss.errors import UserError
 
+FORMATS = {
+    "voc": "palette PNGs and a list",
+    "coco": "instances JSON with RLE",
+    "cvat": "archive 'Segmentation mask 1.1'",
+    "labelstudio": "tasks with brush predictions",
+    "onnx": "the network",
+}
 TILE = 1024
 """Side of a tile's core; README has its memory, measured."""
 
@@ -65,10 +72,80 @@ def add_predict(commands: Any, common: Callable[[argparse.ArgumentParser], None]
     common(parser)
 
 
+def add_export(commands: Any, common: Callable[[argparse.ArgumentParser], None]) -> None:
+    """Add the parser of `export`."""
+    parser = commands.add_parser(
+        "export",
+        help="a run's masks for other programs, or its network as ONNX",
+        description="A run's masks for other programs, or its network as ONNX.",
+        epilog="example: run_pipeline.py export sample --format coco --from masks",
+    )
+    parser.add_argument("run", metavar="RUN", help="name of a run")
+    parser.add_argument(
+        "--format", required=True, choices=FORMATS, help="; ".join(f"{k}: {v}" for k, v in FORMATS.items())
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=("masks", "predictions"),
+        help="pseudo-masks of the training images, or the network's predictions",
+    )
+    parser.add_argument("--split", metavar="NAME", help="default: train for masks, val for predictions")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: export/... in the run's folder")
+    parser.add_argument(
+        "--unsure",
+        choices=("keep", "decide"),
+        default="keep",
+        help="pixels that the masks leave open: keep (255, or no annotation), or the most probable label",
+    )
+    parser.add_argument(
+        "--instances",
+        action="store_true",
+        help="coco, cvat, labelstudio: an annotation per connected component (default: per class and image)",
+    )
+    parser.add_argument(
+        "--image-prefix",
+        default="/data/local-files/?d=",
+        metavar="TEXT",
+        help="labelstudio: what stands before an image's name (default: %(default)s)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    _set_option(parser)
+    common(parser)
+
+
 def run_product(options: argparse.Namespace) -> bool:
     """Run `predict` or `export`. Returns whether it was one of them."""
-    if options.command != "predict":
+    if options.command == "export":
+        _export(options)
+    elif options.command == "predict":
+        _predict(options)
+    else:
         return False
+    return True
+
+
+def _export(options: argparse.Namespace) -> None:
+    from stages.exporting import ExportRequest, run_export
+
+    run_export(
+        ExportRequest(
+            name=options.run,
+            workspace=options.workspace,
+            format=options.format,
+            source=options.source,
+            split=options.split,
+            out=options.out,
+            overrides=options.set,
+            unsure=options.unsure,
+            instances=options.instances,
+            prefix=options.image_prefix,
+            force=options.force,
+        )
+    )
+
+
+def _predict(options: argparse.Namespace) -> None:
     from stages.predicting import PredictRequest, run_predict
 
     if options.onnx and options.tile is not None:
@@ -90,7 +167,6 @@ def run_product(options: argparse.Namespace) -> bool:
             force=options.force,
         )
     )
-    return True
 
 
 def _set_option(parser: argparse.ArgumentParser) -> None:
