@@ -159,8 +159,9 @@ class RunPredictor(Predictor):
         )
         if not self._tiled.exact:
             self.notes = (
-                f"backbone {run.config.segment.backbone} sees the whole photograph at once "
-                f"(attention or global pooling): a photograph above {settings.tile} pixels is computed in tiles that do not see each other",
+                f"backbone {run.config.segment.backbone} sees the whole photograph at once (attention or global "
+                f"pooling): a photograph above {settings.tile} pixels is computed in tiles that do not see "
+                "each other",
             )
 
     def labels(self, image: UInt8, allowed: NDArray[np.bool_] | None) -> UInt8:
