@@ -50,11 +50,11 @@ def find_photographs(items: Sequence[str], out: Path) -> tuple[list[Photograph],
             if out.resolve() in photograph.source.resolve().parents:
                 results += 1
                 continue
+            if ".." in PurePosixPath(photograph.name).parts:
+                raise UserError(f"{item}: a pattern with .. after a wildcard; name the folder itself")
             if any(part.startswith(".") for part in PurePosixPath(photograph.name).parts):
                 hidden += 1
                 continue
-            if ".." in PurePosixPath(photograph.name).parts:
-                raise UserError(f"{item}: a pattern with .. after a wildcard; name the folder itself")
             known = found.setdefault(photograph.id, photograph)
             if known.source.resolve() != photograph.source.resolve():
                 clashes.append(f"{known.source} and {photograph.source}")

@@ -153,18 +153,24 @@ def receptive_margin(network: PlainNetwork, device: torch.device) -> int | None:
     """How far a pixel's influence reaches, in pixels; None where it reaches everywhere.
 
     Not-a-numbers at one end of a long strip spread through convolutions, poolings, activations and sums to
-    exactly what depends on them: the cells they do not reach do not depend on that end.
+    exactly what depends on them: the cells beyond the farthest that they reach do not depend on that end.
+    (The farthest, not their number: dilated convolutions leave gaps.)
     """
     stride = max(network.backbone.strides)
     for side in PROBE_SIDES:
-        reaches = []
-        for end in (slice(0, stride), slice(side - stride, side)):
-            strip = torch.zeros(1, 3, 2 * stride, side, device=device)
-            strip[:, :, :, end] = torch.nan
-            reached = local_maps(network, strip).isnan().flatten(0, 2).any(0)  # (w,)
-            reaches.append(int(reached.sum()))
-        if max(reaches) < side // stride - 1:
-            return max(reaches) * stride
+        strip = torch.zeros(1, 3, 2 * stride, side, device=device)
+        left, right = strip.clone(), strip
+        left[:, :, :, :stride] = torch.nan
+        right[:, :, :, -stride:] = torch.nan
+        from_left, from_right = (
+            local_maps(network, probe).isnan().flatten(0, 2).any(0).nonzero() for probe in (left, right)
+        )
+        if not len(from_left) or not len(from_right):
+            return None  # something swallows them: nothing is known
+        last = side // stride - 1
+        reach = max(int(from_left.max()), last - int(from_right.min()))
+        if reach < last:
+            return reach * stride
     return None
 
 

@@ -1,0 +1,89 @@
+"""What files, folders and patterns on the command line name."""
+
+from pathlib import Path
+
+import pytest
+
+from stages.inputs import find_photographs
+from wsss.errors import UserError
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in (
+        "a.jpg",
+        "trip 1/über.JPG",
+        "trip 1/b.png",
+        "trip 2/b.png",
+        "notes.txt",
+        ".hidden.jpg",
+        ".git/x",
+    ):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path / "photos"
+
+
+def names(*items: str | Path, out: Path = Path("nowhere")) -> list[str]:
+    return [photograph.name for photograph in find_photographs([str(item) for item in items], out)[0]]
+
+
+def test_a_folder_gives_all_below_it_and_counts_what_is_hidden(tree: Path) -> None:
+    found, notes = find_photographs([str(tree)], Path("nowhere"))
+    assert [p.name for p in found] == [
+        "a.jpg",
+        "notes.txt",
+        "trip 1/b.png",
+        "trip 1/über.JPG",
+        "trip 2/b.png",
+    ]
+    assert [p.id for p in found][3] == "trip 1/über"
+    assert notes == ["2 hidden files left out"]
+
+
+def test_patterns_keep_the_folders_below_their_fixed_part(tree: Path) -> None:
+    assert names(tree / "*" / "b.png") == ["trip 1/b.png", "trip 2/b.png"]
+    assert names(tree / "**" / "*.png") == ["trip 1/b.png", "trip 2/b.png"]
+    assert names(tree / "trip*") == ["trip 1/b.png", "trip 1/über.JPG", "trip 2/b.png"]
+
+
+def test_a_file_keeps_its_name_and_is_taken_once(tree: Path) -> None:
+    assert names(tree / "a.jpg", tree) == names(tree)
+    assert names(tree / "trip 1" / "b.png") == ["b.png"]
+
+
+def test_two_photographs_with_one_result_are_refused(tree: Path) -> None:
+    with pytest.raises(UserError, match=r"1 photograph.*trip 1/b\.png and .*trip 2/b\.png"):
+        names(tree / "trip 1" / "b.png", tree / "trip 2" / "b.png")
+    (tree / "a.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"a\.jpg and .*a\.png"):
+        names(tree)
+
+
+def test_results_are_no_photographs(tree: Path) -> None:
+    found, notes = find_photographs([str(tree)], tree / "trip 1")
+    assert [photograph.name for photograph in found] == ["a.jpg", "notes.txt", "trip 2/b.png"]
+    assert any("2 files in" in note for note in notes)
+
+
+def test_links_to_folders_are_followed_once(tree: Path) -> None:
+    (tree / "trip 2" / "loop").symlink_to(tree)
+    (tree.parent / "elsewhere").mkdir()
+    (tree.parent / "elsewhere" / "c.jpg").write_bytes(b"x")
+    (tree / "linked").symlink_to(tree.parent / "elsewhere")
+    assert "linked/c.jpg" in names(tree)
+    assert len(names(tree)) == 6
+
+
+@pytest.mark.parametrize("item", ["nothing.jpg", "*.nothing", ""])
+def test_what_names_nothing_is_refused(tree: Path, item: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree.parent)
+    (tree.parent / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no such file|no photographs"):
+        names(item or "empty")
+
+
+def test_a_pattern_that_climbs_is_refused(tree: Path) -> None:
+    with pytest.raises(UserError, match=r"\.\. after a wildcard"):
+        names(f"{tree}/*/../a.jpg")
