@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.images import decode_image, read_bytes
-from stages import differences
 from stages.finished import open_run
 from stages.inputs import Photograph, find_photographs
+from stages.prediction_folder import claim, mask_path, overlay_path, write_bytes
 from stages.predictors import (
     CRF_ITERATIONS,
     CRF_PRESET,
@@ -31,7 +30,7 @@ from stages.predictors import (
 )
 from stages.refine import ignore_signals
 from stages.tag_file import read_tags
-from wsss.artifacts import atomic_path, canonical_json, write_text
+from wsss.artifacts import canonical_json
 from wsss.config import RunConfig
 from wsss.errors import UserError, listed
 from wsss.interrupt import check
@@ -42,7 +41,6 @@ from wsss.progress import progress_bar
 from wsss.resize import resize_labels
 from wsss.workers import pool_workers
 
-RECORD = "predict.json"
 UInt8 = NDArray[np.uint8]
 
 
@@ -106,7 +104,7 @@ def run_predict(request: PredictRequest) -> None:
     predictor, machine = _predictor(request)
     tags, tag_notes = read_tags(request.tags, photographs, predictor.classes)
     settings = _record(predictor, tagged=request.tags is not None)
-    _claim(out, settings, photographs, request)
+    claim(out, settings, photographs, overlay=request.overlay, force=request.force)
     for note in (*notes, *tag_notes, *predictor.notes):
         print(f"note: {note}")
     job = _Jobs(out, settings, tags, len(predictor.classes) + 1, overlay=request.overlay, force=request.force)
@@ -137,8 +135,8 @@ class _Jobs:
             "photograph": digest,
             "tags": None if chosen is None else list(chosen),
         }
-        overlay = self.out / f"{photograph.id}.overlay.jpg" if self.overlay else None
-        return _Job(photograph, _mask_path(self.out, photograph), overlay, note, self._allowed(chosen))
+        overlay = overlay_path(self.out, photograph) if self.overlay else None
+        return _Job(photograph, mask_path(self.out, photograph), overlay, note, self._allowed(chosen))
 
     def _allowed(self, chosen: Sequence[int] | None) -> NDArray[np.bool_] | None:
         if chosen is None:
@@ -172,8 +170,8 @@ class _Outcome:
         """Write one result: labels at the working size."""
         full = resize_labels(labels, (image.shape[0], image.shape[1]))
         if job.overlay is not None:
-            _write_bytes(job.overlay, encode_overlay(image, full, self.classes))
-        _write_bytes(job.mask, encode_mask(full, job.note))
+            write_bytes(job.overlay, encode_overlay(image, full, self.classes))
+        write_bytes(job.mask, encode_mask(full, job.note))
         self.written += 1
         self.bar.update()
 
@@ -258,59 +256,6 @@ def _record(predictor: Predictor, *, tagged: bool) -> dict[str, Any]:
     return {"network": predictor.identity, "classes": list(predictor.classes), "tagged": tagged, **settings}
 
 
-def _claim(
-    out: Path, settings: Mapping[str, Any], photographs: Sequence[Photograph], request: PredictRequest
-) -> None:
-    """Make sure that nothing of another making is overwritten, and write the record of settings."""
-    record = out / RECORD
-    if not request.force:
-        before = _read_record(record)
-        changed = differences(before, settings) if before is not None else []
-        if changed:
-            raise UserError(
-                f"{record}: its masks were made with other settings ({listed(changed)}); "
-                "give another --out, or --force to replace them"
-            )
-        foreign = [str(path) for path in _foreign(out, photographs, overlay=request.overlay)]
-        if foreign:
-            raise UserError(
-                f"{len(foreign)} result file(s) exist and are none of this program's: {listed(foreign, ', ')}; "
-                "give another --out, or --force to replace them"
-            )
-    try:
-        write_text(record, json.dumps({"schema": 1, "settings": settings}, indent=1, ensure_ascii=False))
-    except OSError as error:
-        raise UserError(f"--out {out}: not writable ({error.strerror}); give another folder") from None
-
-
-def _foreign(out: Path, photographs: Sequence[Photograph], *, overlay: bool) -> Iterator[Path]:
-    for photograph in photographs:
-        mask = _mask_path(out, photograph)
-        if mask_note(mask) is not None:
-            continue
-        picture = out / f"{photograph.id}.overlay.jpg"
-        if mask.exists():
-            yield mask
-        elif overlay and picture.exists() and not (out / RECORD).exists():
-            yield picture
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the record of a prediction ({error}); --force replaces it") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"{path}: not the record of a prediction; --force replaces it")
-    return settings
-
-
-def _mask_path(out: Path, photograph: Photograph) -> Path:
-    return out / f"{photograph.id}.png"
-
-
 def _crf_pool(machine: RunConfig) -> ProcessPoolExecutor:
     # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
     return ProcessPoolExecutor(
@@ -328,8 +273,3 @@ def _pixel_limit(pixels: int | None) -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)

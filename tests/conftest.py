@@ -7,6 +7,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 import pytest
 import torch
 
+from tests.products import Product, make_product
 from wsss import interrupt
 
 torch.set_num_threads(1)
@@ -16,3 +17,9 @@ torch.set_num_threads(1)
 def _no_stop_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal of an earlier test must not stop this one."""
     monkeypatch.setattr(interrupt, "_requested", False)
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
+    """A finished tiny run; tests leave it as it is."""
+    return make_product(tmp_path_factory.mktemp("product"))

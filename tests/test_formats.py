@@ -123,7 +123,9 @@ def test_voc_keeps_every_value_and_does_not_look_black(tmp_path: Path) -> None:
 
 
 # pycocotools itself has not followed numpy 2 yet.
-@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
 @pytest.mark.parametrize("instances", [False, True])
 def test_coco_is_read_by_pycocotools(tmp_path: Path, instances: bool) -> None:
     content = coco_json(images(), CLASSES, {"version": "1"}, instances=instances)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.networks import CHANNELS, tiny_backbone
@@ -29,13 +30,14 @@ def tiled(network: PlainNetwork, tile: int) -> TiledNetwork:
     return TiledNetwork(network, device=CPU, precision=torch.float32, tile=tile)
 
 
-def untiled(network: PlainNetwork, image: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def untiled(network: PlainNetwork, image: NDArray[np.uint8]) -> NDArray[np.float32]:
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
-        return network(pixels)[0].numpy()  # type: ignore[no-any-return]
+        result: NDArray[np.float32] = network(pixels)[0].numpy()
+    return result
 
 
-def noise(height: int, width: int) -> np.ndarray:  # type: ignore[type-arg]
+def noise(height: int, width: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -57,7 +59,7 @@ def test_tiles_equal_the_whole(head: str, size: tuple[int, int]) -> None:
     image = noise(*size)
     expected = untiled(network, image)
     assert np.ptp(expected) > 0.5
-    np.testing.assert_allclose(tiles.maps(image), expected, atol=1e-5 * np.ptp(expected))
+    np.testing.assert_allclose(tiles.maps(image), expected, atol=1e-5 * float(np.ptp(expected)))
 
 
 def test_the_measured_margin_is_needed_and_enough() -> None:
@@ -80,7 +82,7 @@ def test_same_padding_of_any_size_falls_as_in_the_whole() -> None:
         image = noise(21, width)
         assert not tiles.fits(*image.shape[:2])
         expected = untiled(network, image)
-        np.testing.assert_allclose(tiles.maps(image), expected, atol=1e-5 * np.ptp(expected))
+        np.testing.assert_allclose(tiles.maps(image), expected, atol=1e-5 * float(np.ptp(expected)))
 
 
 class _Global(nn.Module):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from wsss import upsampling
 from wsss.upsampling import View, label_map, label_probability
@@ -17,13 +18,14 @@ def views() -> list[View]:
     return [View(rng.normal(0, 3, shape).astype(np.float32), mirrored) for shape, mirrored in shapes]
 
 
-def oracle(size: tuple[int, int]) -> np.ndarray:  # type: ignore[type-arg]
+def oracle(size: tuple[int, int]) -> NDArray[np.float32]:
     total = torch.zeros(5, *size)
     for view in views():
         logits = torch.from_numpy(view.maps)
         logits = logits.flip(2) if view.mirrored else logits
         total += F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False).softmax(1)[0]
-    return (total / 3).numpy()
+    result: NDArray[np.float32] = (total / 3).numpy()
+    return result
 
 
 @pytest.mark.parametrize("size", SIZES)

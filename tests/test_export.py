@@ -1,0 +1,206 @@
+"""The command export on a finished run: what it takes from where, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from data.images import read_mask
+from run_pipeline import EXIT_USER_ERROR, main
+from stages import export_sources
+from stages.exporting import _check_ids
+from stages.finished import FinishedRun
+from stages.predictors import RunPredictor, Settings
+from tests.products import Product
+from tests.test_formats import read_cvat, unpack_brush
+from wsss.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)  # pycocotools has not followed numpy 2 yet
+
+
+def export(product: Product, *arguments: object) -> int:
+    return main(product.arguments("export", "tiny", *arguments))
+
+
+def read_coco(path: Path) -> dict[str, NDArray[np.uint8]]:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    names = {picture["id"]: picture["file_name"] for picture in document["images"]}
+    found = {
+        picture["file_name"]: np.zeros((picture["height"], picture["width"]), np.uint8)
+        for picture in document["images"]
+    }
+    for annotation in document["annotations"]:
+        mask = coco_mask.decode(annotation["segmentation"]).astype(bool)
+        found[names[annotation["image_id"]]][mask] = annotation["category_id"]
+    return found
+
+
+def stored(product: Product, stage: str, field: str) -> dict[str, NDArray[np.uint8]]:
+    artifact = product.artifact(stage)
+    return {image_id: artifact.read(image_id, field) for image_id in artifact.ids}
+
+
+def sure(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.where(labels == 255, 0, labels).astype(np.uint8)
+
+
+def test_every_format_holds_the_masks_of_refine(product: Product, tmp_path: Path) -> None:
+    masks = stored(product, "refine", "masks")
+    values = set(np.unique(np.concatenate([mask.ravel() for mask in masks.values()])).tolist())
+    assert 255 in values
+    assert len(values) > 2
+    for name in ("voc", "coco", "cvat", "labelstudio"):
+        assert export(product, "--format", name, "--from", "masks", "--out", tmp_path / name) == 0
+    for image_id, mask in masks.items():
+        assert (read_mask(tmp_path / "voc" / "SegmentationClass" / f"{image_id}.png") == mask).all()
+    listed = (tmp_path / "voc" / "ImageSets" / "Segmentation" / "train.txt").read_text().split()
+    assert listed == list(masks)
+    coco = read_coco(tmp_path / "coco" / "instances_train.json")
+    cvat = read_cvat(tmp_path / "cvat" / "segmentation_mask_train.zip")[1]
+    tasks = json.loads((tmp_path / "labelstudio" / "tasks_train.json").read_text())
+    classes = ("disc", "square", "diamond")
+    for (image_id, mask), task in zip(masks.items(), tasks, strict=True):
+        assert (coco[f"{image_id}.jpg"] == sure(mask)).all()
+        assert (cvat[image_id][0] == sure(mask)).all()
+        assert task["data"]["image"] == f"/data/local-files/?d={image_id}.jpg"
+        read = np.zeros_like(mask)
+        for result in task["predictions"][0]["result"]:
+            alpha = unpack_brush(result["value"]["rle"]).reshape(*mask.shape, 4)[..., 3]
+            read[alpha > 0] = classes.index(result["value"]["brushlabels"][0]) + 1
+        assert (read == sure(mask)).all()
+
+
+def test_exports_are_the_same_bytes_twice(product: Product, tmp_path: Path) -> None:
+    for name in ("voc", "coco", "cvat", "labelstudio"):
+        for place in ("a", "b"):
+            assert export(product, "--format", name, "--from", "masks", "--out", tmp_path / place / name) == 0
+    first = sorted(path for path in (tmp_path / "a").rglob("*") if path.is_file())
+    assert len(first) > 10
+    for path in first:
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+
+
+def test_unsure_pixels_can_be_decided(product: Product, tmp_path: Path) -> None:
+    assert (
+        export(product, "--format", "coco", "--from", "masks", "--unsure", "decide", "--out", tmp_path) == 0
+    )
+    coco = read_coco(tmp_path / "instances_train.json")
+    labels = stored(product, "refine", "labels")
+    assert any((labels[i] != sure(mask)).any() for i, mask in stored(product, "refine", "masks").items())
+    for image_id, expected in labels.items():
+        assert (coco[f"{image_id}.jpg"] == expected).all()
+
+
+def test_predictions_are_stored_ones_and_else_made_now(
+    product: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictions = stored(product, "segment", "predictions")
+    made: list[object] = []
+
+    def load(run: FinishedRun, settings: Settings) -> RunPredictor:
+        made.append(run)
+        return RunPredictor(run, settings)
+
+    monkeypatch.setattr(export_sources, "RunPredictor", load)
+    assert export(product, "--format", "coco", "--from", "predictions", "--out", tmp_path) == 0
+    assert not made
+    found = read_coco(tmp_path / "instances_val.json")
+    assert sorted(found) == ["val_006.jpg", "val_007.jpg", "val_008.jpg"]
+    for name, mask in found.items():
+        assert (mask == predictions[name.removesuffix(".jpg")]).all()
+    monkeypatch.setattr("wsss.artifacts.Artifact.__contains__", lambda *_: False)  # as if none were stored
+    arguments = ("--format", "voc", "--from", "predictions", "--split", "train", "--out", tmp_path)
+    assert export(product, *arguments) == 0
+    assert len(made) == 1
+    for i in range(6):
+        mask = read_mask(tmp_path / "SegmentationClass" / f"train_{i:03d}.png")
+        assert (mask == predictions[f"train_{i:03d}"]).all()
+
+
+def test_masks_are_exported_when_the_data_set_has_gone(
+    product: Product, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with product.data_gone():
+        assert export(product, "--format", "coco", "--from", "masks", "--out", tmp_path / "masks") == 0
+        assert "the data set cannot be read" in capsys.readouterr().out
+        assert export(product, "--format", "coco", "--from", "predictions", "--out", tmp_path / "val") == 0
+        arguments = (
+            "--format",
+            "coco",
+            "--from",
+            "predictions",
+            "--split",
+            "train",
+            "--out",
+            tmp_path / "train",
+        )
+        assert export(product, *arguments) == EXIT_USER_ERROR
+        assert "are gone" in capsys.readouterr().err
+    found = read_coco(tmp_path / "masks" / "instances_train.json")
+    assert sorted(found) == [f"train_{i:03d}.jpg" for i in range(6)]  # names from the workspace's file index
+    assert sorted(read_coco(tmp_path / "val" / "instances_val.json")) == [
+        f"val_{i:03d}.jpg" for i in (6, 7, 8)
+    ]
+
+
+def test_files_in_the_way_are_left_alone(
+    product: Product, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = tmp_path / "SegmentationClass" / "train_003.png"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"somebody's")
+    arguments = ("--format", "voc", "--from", "masks", "--out", tmp_path)
+    assert export(product, *arguments) == EXIT_USER_ERROR
+    assert "train_003.png" in capsys.readouterr().err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [foreign]
+    assert export(product, *arguments, "--force") == 0
+    assert foreign.read_bytes() != b"somebody's"
+    assert export(product, *arguments) == EXIT_USER_ERROR
+
+
+def test_the_default_folder_is_the_runs_own(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export(product, "--format", "coco", "--from", "masks") == 0
+    file = product.workspace / "tiny" / "export" / "masks-train-coco" / "instances_train.json"
+    assert str(file) in capsys.readouterr().out
+    assert file.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--format", "coco"], "--from is missing"),
+        (["--format", "coco", "--from", "masks", "--split", "val"], "training split train alone"),
+        (["--format", "coco", "--from", "predictions", "--split", "test"], "knows the splits train and val"),
+        (["--format", "coco", "--from", "masks", "--set", "refine.preset=psa"], "only run.device"),
+    ],
+)
+def test_mistakes_are_named(
+    product: Product, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
+    assert export(product, *arguments, "--out", tmp_path / "out") == EXIT_USER_ERROR
+    assert part in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_result_names_the_command(
+    product: Product, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Path(shutil.copytree(product.workspace, tmp_path / "ws"))
+    next((workspace / "artifacts" / "refine").glob("*.h5")).unlink()
+    command = ["export", "tiny", "--format", "voc", "--from", "masks", "--workspace", str(workspace)]
+    assert main(command) == EXIT_USER_ERROR
+    assert "the result of stage refine is gone" in (message := capsys.readouterr().err)
+    assert "run_pipeline.py run --name 'tiny'" in message
+
+
+@pytest.mark.parametrize("image_id", ["../x", "a/../../x", "/etc/x", "a//b", "a\\b", "", ".", "a\nb"])
+def test_ids_cannot_leave_the_folder(image_id: str) -> None:
+    with pytest.raises(UserError, match="no relative paths"):
+        _check_ids(["fine", "trip 1/über..x", image_id])
+    _check_ids(["fine", "trip 1/über..x"])

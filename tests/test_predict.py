@@ -1,0 +1,289 @@
+"""The command predict as a user meets it: names, resuming, refusals, failures, tiles, tags, CRF."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.images import read_image, read_mask
+from run_pipeline import EXIT_USER_ERROR, main
+from stages.finished import open_run
+from stages.predictors import RunPredictor, Settings, run_settings, scaled_images
+from tests.products import Product
+from tests.trees import voc_palette, write_jpeg
+from wsss.cams import resized
+from wsss.crf import PRESETS, dense_crf
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def photos(product: Product, tmp_path: Path) -> Path:
+    """Three photographs in subfolders, one of them turned by EXIF."""
+    folder = tmp_path / "photos"
+    for name, source in (("a.jpg", "val_006"), ("trip 1/über.jpg", "val_007"), ("trip 2/b.jpg", "val_008")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(product.images / f"{source}.jpg", folder / name)
+    with Image.open(folder / "trip 2" / "b.jpg") as opened:
+        exif = opened.getexif()
+        exif[0x0112] = 6
+        opened.save(folder / "trip 2" / "b.jpg", exif=exif)
+    return folder
+
+
+def predict(product: Product, *arguments: object) -> int:
+    return main(product.arguments("predict", "tiny", *arguments))
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_masks_equal_those_of_the_segment_stage(product: Product, tmp_path: Path) -> None:
+    with_data = tmp_path / "with"
+    assert predict(product, product.images, "--out", with_data) == 0
+    stored = product.artifact("segment")
+    labels = set()
+    for image_id in stored.ids:
+        mask = read_mask(with_data / f"{image_id}.png")
+        labels |= set(np.unique(mask).tolist())
+        assert (mask == stored.read(image_id, "predictions")).all()
+    assert len(labels) > 1
+    shutil.copytree(product.images, tmp_path / "elsewhere")
+    with product.data_gone():
+        assert predict(product, tmp_path / "elsewhere", "--out", tmp_path / "without") == 0
+    assert files(with_data) == files(tmp_path / "without")
+    for name in files(with_data):
+        assert (with_data / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
+
+
+def test_names_folders_palette_and_overlay(product: Product, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert predict(product, photos, "--out", out, "--overlay") == 0
+    stems = ["a", "trip 1/über", "trip 2/b"]
+    assert files(out) == sorted(
+        ["predict.json", *(f"{stem}{end}" for stem in stems for end in (".png", ".overlay.jpg"))]
+    )
+    for stem in stems:
+        size = read_image(photos / f"{stem}.jpg").shape[:2]  # upright
+        with Image.open(out / f"{stem}.png") as mask, Image.open(out / f"{stem}.overlay.jpg") as overlay:
+            assert mask.mode == "P"
+            assert mask.getpalette() == voc_palette()
+            assert mask.size == size[::-1]
+            assert overlay.width == size[1]
+            assert overlay.height > size[0]  # the legend
+    assert read_mask(out / "trip 2" / "b.png").shape == (88, 60)
+
+
+def test_a_second_call_resumes(
+    product: Product, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert predict(product, photos, "--out", out) == 0
+    assert "3 predicted, 0 there already, 0 failed" in capsys.readouterr().out
+    before = {name: (out / name).stat().st_mtime_ns for name in files(out) if name.endswith("png")}
+    (out / "a.png").unlink()
+    write_jpeg(photos / "trip 1" / "über.jpg", np.zeros((20, 30, 3), np.uint8))  # another photograph now
+    assert predict(product, photos, "--out", out) == 0
+    assert "2 predicted, 1 there already, 0 failed" in capsys.readouterr().out
+    assert read_mask(out / "trip 1" / "über.png").shape == (20, 30)
+    after = {name: (out / name).stat().st_mtime_ns for name in before}
+    assert [name for name in before if before[name] == after[name]] == ["trip 2/b.png"]
+    assert predict(product, photos, "--out", out, "--overlay") == 0  # pictures are missing: all anew
+    assert "3 predicted" in capsys.readouterr().out
+
+
+def test_other_settings_and_foreign_files_are_not_overwritten(
+    product: Product, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"somebody's")
+    assert predict(product, photos, "--out", out) == EXIT_USER_ERROR
+    assert "a.png" in capsys.readouterr().err
+    assert files(out) == ["a.png"]
+    (out / "a.png").unlink()
+    assert predict(product, photos, "--out", out) == 0
+    before = (out / "a.png").read_bytes()
+    assert predict(product, photos, "--out", out, "--flip", "--scales", "0.5,1") == EXIT_USER_ERROR
+    message = capsys.readouterr().err
+    assert "flip: false -> true" in message
+    assert "scales: [1.0] -> [0.5, 1.0]" in message
+    assert (out / "a.png").read_bytes() == before
+    assert predict(product, photos, "--out", out, "--flip", "--scales", "0.5,1", "--force") == 0
+    assert (out / "a.png").read_bytes() != before
+    assert json.loads((out / "predict.json").read_text())["settings"]["scales"] == [0.5, 1.0]
+
+
+def test_what_cannot_be_read_is_named_and_stops_nothing(
+    product: Product, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "broken.jpg").write_bytes((photos / "a.jpg").read_bytes()[:200])
+    (photos / "notes.txt").write_text("no picture")
+    assert predict(product, photos, "--out", tmp_path / "out") == EXIT_USER_ERROR
+    captured = capsys.readouterr()
+    assert "3 predicted, 0 there already, 2 failed" in captured.out
+    assert "broken.jpg: damaged" in captured.err
+    assert "notes.txt: not an image" in captured.err
+    assert len(files(tmp_path / "out")) == 4
+
+
+def test_the_pixel_limit_can_be_set(
+    product: Product, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(product, photos, "--out", tmp_path / "out", "--max-pixels", 1000) == EXIT_USER_ERROR
+    assert "above Pillow's limit of 1,000 pixels" in (message := capsys.readouterr().err)
+    assert "--max-pixels N" in message
+    assert predict(product, photos, "--out", tmp_path / "out", "--max-pixels", 60 * 88) == 0
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert Image.MAX_IMAGE_PIXELS > 10**7  # as before
+
+
+def test_tags_choose_the_classes(
+    product: Product, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tags = tmp_path / "tags.csv"
+    tags.write_text("image,tags\na.jpg,diamond\ntrip 1/über.jpg,\n", encoding="utf-8")
+    assert predict(product, photos, "--out", tmp_path / "out", "--tags", tags) == 0
+    assert "1 photographs without a row" in capsys.readouterr().out
+    assert set(np.unique(read_mask(tmp_path / "out" / "a.png"))) <= {0, 3}
+    assert set(np.unique(read_mask(tmp_path / "out" / "trip 1" / "über.png"))) == {0}
+    tags.write_text("image,tags\na.jpg,disc\ntrip 1/über.jpg,\n", encoding="utf-8")
+    assert predict(product, photos, "--out", tmp_path / "out", "--tags", tags) == 0
+    assert "1 predicted, 2 there already" in capsys.readouterr().out  # its tags alone have changed
+    assert set(np.unique(read_mask(tmp_path / "out" / "a.png"))) <= {0, 1}
+    tags.write_text("image,tags\na.jpg,diamon\n", encoding="utf-8")
+    assert predict(product, photos, "--out", tmp_path / "new", "--tags", tags) == EXIT_USER_ERROR
+    assert "line 2: 'diamon' is no class of this network; did you mean 'diamond'?" in capsys.readouterr().err
+    tags.write_text("image,tags\nphotos/a.jpg,diamond\n", encoding="utf-8")
+    assert predict(product, photos, "--out", tmp_path / "new", "--tags", tags) == EXIT_USER_ERROR
+    assert "names none of the photographs" in capsys.readouterr().err
+
+
+def test_crf_is_the_published_one_on_the_networks_probabilities(
+    product: Product, photos: Path, tmp_path: Path
+) -> None:
+    assert (
+        predict(product, photos / "a.jpg", "--out", tmp_path / "out", "--crf", "--set", "run.workers=1") == 0
+    )
+    image = read_image(photos / "a.jpg")
+    predictor = load(product, tile=0)
+    from wsss.predict import label_probabilities
+
+    pixels = torch.from_numpy(image).permute(2, 0, 1).float() / 255
+    probability = label_probabilities(predictor._network, pixels, scales=(1.0,), flip=False).numpy()
+    labels = np.union1d(np.unique(probability.argmax(0)), [0])
+    shared = probability[labels] / probability[labels].sum(0)
+    expected = labels[dense_crf(image, shared, PRESETS["deeplab"], iterations=10).argmax(0)]
+    found = read_mask(tmp_path / "out" / "a.png")
+    assert (found == expected).mean() > 0.995
+    assert (found != probability.argmax(0)).any()
+
+
+def load(product: Product, **changes: object) -> RunPredictor:
+    run = open_run(product.workspace, "tiny")
+    base: dict[str, object] = {"crf": False, "tile": 0}
+    return RunPredictor(run, run_settings(run.config, {**base, **changes}))
+
+
+@pytest.mark.parametrize(("scales", "flip"), [((1.0,), False), ((0.5, 1.0, 1.5), True)])
+def test_tiled_masks_equal_untiled_ones(product: Product, scales: tuple[float, ...], flip: bool) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (33, 1300, 3), dtype=np.uint8)
+    whole = load(product, scales=scales, flip=flip, max_side=0)
+    tiled = load(product, scales=scales, flip=flip, max_side=0, tile=64)
+    assert not tiled._tiled.fits(*image.shape[:2])
+    expected = whole.labels(image, None)
+    assert len(np.unique(expected)) > 1
+    assert (tiled.labels(image, None) == expected).mean() > 0.9995  # ties within rounding alone
+    allowed = np.array([True, True, False, False])
+    assert (tiled.labels(image, allowed) == whole.labels(image, allowed)).mean() > 0.9995
+
+
+def test_large_photographs_are_reduced_unless_asked_otherwise(product: Product) -> None:
+    image = np.zeros((30, 1200, 3), np.uint8)
+    assert load(product).settings.working_size(image) == (26, 1024)
+    assert load(product, max_side=0).settings.working_size(image) == (30, 1200)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.3, 2.0])
+def test_images_are_scaled_as_by_torch(scale: float) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    expected = resized(pixels, scale)[0].permute(1, 2, 0).numpy()
+    scaled = next(scaled_images(image, [scale]))
+    found = scaled.astype(np.float32) / (255 if scaled.dtype == np.uint8 else 1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["nobody", "."], "nobody: no such run in"),
+        (["tiny"], "no photographs given"),
+        (["tiny", "nowhere.jpg"], "nowhere.jpg: no such file or folder"),
+        (["tiny", ".", "--set", "seed=1"], "only run.device"),
+        (["--onnx", "no.onnx", "."], "no.onnx: no such file"),
+        (["--onnx", "no.onnx", ".", "--tile", "64"], "--max-side"),
+    ],
+)
+def test_mistakes_are_named(
+    product: Product,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    part: str,
+) -> None:
+    monkeypatch.chdir(photos)
+    command = product.arguments("predict", "--out", tmp_path / "out")
+    # argparse takes positional arguments in one place.
+    split = next((i for i, text in enumerate(arguments) if text == "--set"), len(arguments))
+    assert main([*command, *arguments[split:], *arguments[:split]]) == EXIT_USER_ERROR
+    assert part in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_its_result_names_the_command(
+    product: Product, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Path(shutil.copytree(product.workspace, tmp_path / "ws"))
+    next((workspace / "artifacts" / "segment").glob("*.h5")).unlink()
+    command = ["predict", "tiny", str(photos), "--out", str(tmp_path / "out"), "--workspace", str(workspace)]
+    assert main(command) == EXIT_USER_ERROR
+    message = capsys.readouterr().err
+    assert "the result of stage segment is gone" in message
+    assert f"run --name 'tiny' --workspace '{workspace}'" in message
+
+
+def test_an_interrupted_prediction_goes_on(product: Product, photos: Path, tmp_path: Path) -> None:
+    text = (
+        "import sys, run_pipeline\nfrom wsss import interrupt\nfrom stages import predicting\n"
+        "write = predicting._Outcome.write\n"
+        "def stop(*arguments):\n    write(*arguments)\n    interrupt._requested = True\n"
+        "predicting._Outcome.write = stop\nsys.exit(run_pipeline.main(sys.argv[1:]))"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        text,
+        *product.arguments("predict", "tiny", photos, "--out", tmp_path / "out"),
+    ]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 130
+    assert len(files(tmp_path / "out")) == 2
+    assert predict(product, photos, "--out", tmp_path / "out") == 0
+    assert len(files(tmp_path / "out")) == 4
+    assert not list(tmp_path.rglob("*.tmp-*"))
+
+
+def test_settings_are_the_runs_own_by_default(product: Product) -> None:
+    run = open_run(product.workspace, "tiny")
+    assert run_settings(run.config, {"crf": False, "tile": 1}) == Settings(
+        scales=(1.0,), flip=False, max_side=1024, crf=False, crf_max_side=1024, tile=1
+    )
