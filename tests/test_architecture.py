@@ -48,7 +48,15 @@ def test_stages_do_not_import_each_other() -> None:
             assert not (parts[0] == "stages" and len(parts) > 1 and parts[1] in names), f"{name}: {imported}"
 
 
-@pytest.mark.parametrize(("library", "owner"), [("h5py", "artifacts.py"), ("pydensecrf", "crf.py")])
+@pytest.mark.parametrize(
+    ("library", "owner"),
+    [
+        ("h5py", "artifacts.py"),
+        ("pydensecrf", "crf.py"),
+        ("onnxruntime", "onnx_network.py"),
+        ("onnxscript", "onnx_graph.py"),
+    ],
+)
 def test_a_library_has_one_importer(library: str, owner: str) -> None:
     importers = [file.name for file in sources() if any(i.split(".")[0] == library for i in imports(file))]
     assert importers == [owner]

@@ -11,6 +11,9 @@ A tour:
     metrics     what is right and what is wrong with a mask
     train       the one training loop
     overview    pictures to look at
+    tiles       a network on images of any size
+    onnx_graph  a network as ONNX; onnx_network runs it without torch
+    formats     masks for other programs
 
 Shape legend everywhere: B batch, C classes, K classes present, D channels, N exits, H W image, h w map.
 """
