@@ -14,7 +14,7 @@ FORMATS = {
     "labelstudio": "tasks with brush predictions",
     "onnx": "the network",
 }
-TILE = 1024
+TILE = 1536
 """Side of a tile's core; README has its memory, measured."""
 
 
