@@ -157,12 +157,18 @@ class RunPredictor(Predictor):
         self._tiled = TiledNetwork(
             self._network, device=device, precision=self._precision, tile=settings.tile or 1 << 30
         )
-        if not self._tiled.exact:
+        if self._tiles_possible() and not self._tiled.exact:
             self.notes = (
                 f"backbone {run.config.segment.backbone} sees the whole photograph at once (attention or global "
                 f"pooling): a photograph above {settings.tile} pixels is computed in tiles that do not see "
                 "each other",
             )
+
+    def _tiles_possible(self) -> bool:
+        """Whether some photograph could be computed in tiles."""
+        settings = self.settings
+        side = settings.max_side * max(settings.scales)
+        return settings.tile > 0 and (settings.max_side == 0 or side > settings.tile)
 
     def labels(self, image: UInt8, allowed: NDArray[np.bool_] | None) -> UInt8:
         """As `Predictor.labels`; what fits in memory at once is computed as stage segment does, bit for bit."""

@@ -8,6 +8,7 @@ runs once on the maps put together, at the network's stride.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -47,11 +48,7 @@ class TiledNetwork:
         network: in evaluation mode.
         device: where it is.
         precision: float32 or bfloat16.
-        tile: side of a tile's core in pixels; the margin comes on top.
-
-    Attributes:
-        margin: pixels around a core.
-        exact: whether the margin covers all that a pixel's result depends on.
+        tile: side of a tile's core in pixels; the margin comes on top. What is no larger is one tile.
     """
 
     def __init__(
@@ -64,14 +61,21 @@ class TiledNetwork:
         self.device = device
         self.precision = precision
         self.stride = max(network.backbone.strides)
-        measured = receptive_margin(network, device)
-        self.exact = measured is not None
-        self.margin = _raised(BLIND_MARGIN if measured is None else measured, self.stride)
         self.tile = _raised(max(tile, 1), self.stride)
 
-    def fits(self, height: int, width: int) -> bool:
-        """Whether an image is no larger than one tile with its margins, so that tiling would save nothing."""
-        return max(height, width) <= self.tile + 2 * self.margin
+    @cached_property
+    def exact(self) -> bool:
+        """Whether the margin covers all that a pixel's result depends on."""
+        return self._reach is not None
+
+    @cached_property
+    def margin(self) -> int:
+        """Pixels around a core."""
+        return _raised(BLIND_MARGIN if self._reach is None else self._reach, self.stride)
+
+    @cached_property
+    def _reach(self) -> int | None:
+        return receptive_margin(self.network, self.device)
 
     @torch.inference_mode()
     def maps(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -84,8 +88,9 @@ class TiledNetwork:
             (L, h, w) float32 logits at the network's stride.
         """
         height, width = image.shape[:2]
-        rows = list(spans(height, self.tile, self.margin, self.stride))
-        columns = list(spans(width, self.tile, self.margin, self.stride))
+        margin = self.margin if max(height, width) > self.tile else 0
+        rows = list(spans(height, self.tile, margin, self.stride))
+        columns = list(spans(width, self.tile, margin, self.stride))
         whole: Tensor | None = None
         for row in rows:
             for column in columns:
