@@ -14,9 +14,9 @@ from PIL import Image
 from data.images import read_image, read_mask
 from run_pipeline import EXIT_USER_ERROR, main
 from stages.finished import open_run
-from stages.predictors import RunPredictor, Settings, run_settings, scaled_images
+from stages.predictors import CrfTask, RunPredictor, Settings, run_settings, scaled_images
 from tests.products import Product
-from tests.trees import voc_palette, write_jpeg
+from tests.trees import make_scene, voc_palette, write_jpeg
 from wsss.cams import resized
 from wsss.crf import PRESETS, dense_crf
 
@@ -184,6 +184,22 @@ def test_crf_is_the_published_one_on_the_networks_probabilities(
     found = read_mask(tmp_path / "out" / "a.png")
     assert (found == expected).mean() > 0.995
     assert (found != probability.argmax(0)).any()
+    record = json.loads((tmp_path / "out" / "predict.json").read_text())
+    assert record["settings"]["crf"] == ["deeplab", 10, 1024]
+
+
+def test_crf_of_one_task_is_deeplabs() -> None:
+    rng = np.random.default_rng(0)
+    image, _ = make_scene([1, 2], (40, 60), rng)
+    probability = rng.dirichlet([2, 2, 2], (40, 60)).transpose(2, 0, 1).astype(np.float32)
+    labels = np.array([0, 3, 7])
+    expected, other = (
+        labels[dense_crf(image, probability, PRESETS[name], iterations=10).argmax(0)]
+        for name in ("deeplab", "psa")
+    )
+    found = CrfTask(image, probability, labels)()
+    assert (found == expected).all()
+    assert (found != other).mean() > 0.05
 
 
 def load(product: Product, **changes: object) -> RunPredictor:
