@@ -16,7 +16,7 @@ from PIL import Image
 
 from data.images import decode_image, read_bytes
 from stages.finished import open_run
-from stages.inputs import Photograph, find_photographs
+from stages.photographs import Photograph, find_photographs
 from stages.prediction_folder import claim, mask_path, overlay_path, write_bytes
 from stages.predictors import (
     CRF_ITERATIONS,
@@ -28,7 +28,6 @@ from stages.predictors import (
     onnx_settings,
     run_settings,
 )
-from stages.refine import ignore_signals
 from stages.tag_file import read_tags
 from wsss.artifacts import canonical_json
 from wsss.config import RunConfig
@@ -39,7 +38,7 @@ from wsss.overlay import encode_overlay
 from wsss.palette_png import encode_mask, mask_note
 from wsss.progress import progress_bar
 from wsss.resize import resize_labels
-from wsss.workers import pool_workers
+from wsss.workers import ignore_interrupts, pool_workers
 
 UInt8 = NDArray[np.uint8]
 
@@ -259,7 +258,7 @@ def _record(predictor: Predictor, *, tagged: bool) -> dict[str, Any]:
 def _crf_pool(machine: RunConfig) -> ProcessPoolExecutor:
     # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
     return ProcessPoolExecutor(
-        pool_workers(machine), mp_context=get_context("spawn"), initializer=ignore_signals
+        pool_workers(machine), mp_context=get_context("spawn"), initializer=ignore_interrupts
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import differences
-from stages.inputs import Photograph
+from stages.photographs import Photograph
 from wsss.artifacts import atomic_path, write_text
 from wsss.errors import UserError, listed
 from wsss.palette_png import mask_note

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from data.sources.folder import parse_csv
 from data.sources.rows import read_text
-from stages.inputs import Photograph
+from stages.photographs import Photograph
 from wsss.errors import UserError, listed
 
 
