@@ -9,12 +9,13 @@ import traceback
 from pathlib import Path
 
 from stages import STAGE_NAMES
-from stages.commands import Request, run_all, run_prune, run_stage, show_config, show_status
+from stages.commands import Request, run_all, run_prune, run_report, run_stage, show_config, show_status
 from wsss import interrupt
 from wsss.artifacts import DamagedArtifactError
 from wsss.errors import UserError
 
 EXIT_USER_ERROR = 2
+EXIT_WORSE = 1
 EXIT_FAULT = 1
 EXIT_INTERRUPTED = 130
 
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     interrupt.install()
     try:
-        _dispatch(options)
+        return _dispatch(options)
     except (UserError, DamagedArtifactError, OSError) as error:
         if options.debug:
             traceback.print_exc()
@@ -32,7 +33,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (interrupt.Interrupted, KeyboardInterrupt):
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return 0
 
 
 def _explain(error: UserError | DamagedArtifactError | OSError) -> int:
@@ -47,19 +47,39 @@ def _explain(error: UserError | DamagedArtifactError | OSError) -> int:
     return EXIT_FAULT
 
 
-def _dispatch(options: argparse.Namespace) -> None:
+def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "prune":
         run_prune(options.workspace, dry_run=options.dry_run)
-        return
+        return 0
+    if options.command == "report":
+        run_report(Request(None, [], options.run, options.workspace), tensorboard=options.tensorboard)
+        return 0
+    if options.command == "compare":
+        return _compare(options)
     request = Request(options.config, options.set, options.name, options.workspace)
     if options.command == "run":
-        run_all(request)
+        run_all(request, tensorboard=options.tensorboard)
     elif options.command == "stage":
-        run_stage(request, options.stage, force=options.force)
+        run_stage(request, options.stage, force=options.force, tensorboard=options.tensorboard)
     elif options.command == "status":
         show_status(request)
     else:
         show_config(request)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from stages.comparing import run_compare
+
+    fine = run_compare(
+        options.runs,
+        options.workspace,
+        out=options.out,
+        print_json=options.json,
+        fail_if_worse=options.fail_if_worse,
+        resamples=options.resamples,
+    )
+    return 0 if fine else EXIT_WORSE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,7 +89,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: run_pipeline.py run --config configs/sample.toml",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _command(commands, "run", "compute every stage that is not cached", "run --config configs/sample.toml")
+    run = _command(
+        commands, "run", "compute every stage that is not cached", "run --config configs/sample.toml"
+    )
+    _tensorboard(run)
     stage = _command(
         commands,
         "stage",
@@ -77,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         "stage refine --name sample --set refine.preset=psa",
     )
     stage.add_argument("stage", choices=STAGE_NAMES, metavar="NAME", help=", ".join(STAGE_NAMES))
+    _tensorboard(stage)
     stage.add_argument("--force", action="store_true", help="compute it even if it is cached")
     _command(
         commands, "status", "what is cached, what would run, and why", "status --config configs/sample.toml"
@@ -84,6 +108,16 @@ def _parser() -> argparse.ArgumentParser:
     _command(
         commands, "config", "print every key with its value and meaning", "config --set refine.preset=psa"
     )
+    reporting = commands.add_parser(
+        "report",
+        help="measure a run's results and write report.json and report.html",
+        description="Measure a run's results and write report.json and report.html into its folder.",
+        epilog="example: run_pipeline.py report sample",
+    )
+    reporting.add_argument("run", metavar="RUN", help="name of the run")
+    _tensorboard(reporting)
+    _common(reporting)
+    _comparing(commands)
     pruning = commands.add_parser(
         "prune",
         help="remove cached results that no run names",
@@ -93,6 +127,52 @@ def _parser() -> argparse.ArgumentParser:
     _common(pruning)
     pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
     return parser
+
+
+def _comparing(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="compare the reports of two runs or more",
+        description="Compare the first run's report with the others': what differs, and how sure that is.",
+        epilog="example: run_pipeline.py compare sample sample_psa --fail-if-worse 1",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="name of a run, or path of a report.json")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page (default: compare.html in the last run's folder)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument(
+        "--fail-if-worse",
+        type=_not_negative,
+        metavar="POINTS",
+        help="exit with 1 if a run has lost more than this many points of mIoU in any stage",
+    )
+    parser.add_argument(
+        "--resamples", type=_resamples, default=2000, metavar="N", help="of the bootstrap (default: 2000)"
+    )
+    _common(parser)
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected points of mIoU, 0 or more")
+    return value
+
+
+def _resamples(text: str) -> int:
+    value = int(text)
+    if not 100 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text}: expected 100 to 1000000 resamples")
+    return value
+
+
+def _tensorboard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also write scalars and pictures for TensorBoard (needs the package tensorboard)",
+    )
 
 
 def _command(

@@ -20,7 +20,7 @@ from wsss.crf import PRESETS, dense_crf, probabilities, pseudo_mask
 from wsss.interrupt import check
 from wsss.progress import progress_bar
 from wsss.resize import resize_image, resize_labels, resize_maps, working_size
-from wsss.workers import pool_workers
+from wsss.workers import ignore_interrupts, pool_workers
 
 
 def compute(context: Context) -> None:
@@ -30,7 +30,7 @@ def compute(context: Context) -> None:
     workers = pool_workers(context.config.run)
     # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
     with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_ignore_signals) as pool,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=ignore_interrupts) as pool,
         progress_bar(len(samples), context.stamp.stage, "img") as bar,
     ):
 
@@ -69,10 +69,3 @@ class Refiner:
         )
         mask, best = pseudo_mask(posterior, labels, unsure=self.config.unsure)
         return {"masks": resize_labels(mask, full), "labels": resize_labels(best, full)}
-
-
-def _ignore_signals() -> None:
-    """Leave SIGINT to the parent, which stops at a safe point and then ends the pool."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

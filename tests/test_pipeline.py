@@ -11,7 +11,7 @@ from PIL import Image
 
 from stages import STAGE_NAMES
 from stages.commands import Request, open_session, run_all, run_prune, run_stage, show_status
-from stages.scoring import score
+from stages.quality.measure import measure
 from tests.pipelines import request
 from tests.trees import make_folder_tree, make_voc_tree
 from wsss.artifacts import Artifact
@@ -179,7 +179,8 @@ def test_scores_equal_a_direct_evaluation(finished: Path, data: DataConfig) -> N
         for s in samples
         if s.mask
     )
-    scores = score(session.planned["segment"], session.config, session.dataset, finished)
+    planned = session.planned
+    scores = measure(planned["segment"], planned, session.config, session.dataset, finished)
     assert scores is not None
     assert scores["miou"] == pytest.approx(mask_scores(np.asarray(counts), len(samples)).miou)
 
@@ -187,11 +188,11 @@ def test_scores_equal_a_direct_evaluation(finished: Path, data: DataConfig) -> N
 def test_scores_follow_the_threshold_without_recomputing_cams(workspace: Path, data: DataConfig) -> None:
     for background in (0.1, 0.5):
         session = open_session(request(data, workspace, f"refine.background={background}"))
-        scores = session.scores()["cams"]
+        scores = session.measures()["cams"]
         assert scores["threshold"] == background
         index = scores["thresholds"].index(background)
-        assert scores["miou"] == pytest.approx(scores["curve"][index])
-        assert scores["best_miou"] == max(scores["curve"])
+        assert scores["miou"] == pytest.approx(scores["curve.miou"][index])
+        assert scores["best_miou"] == max(scores["curve.miou"])
 
 
 def test_status_says_what_would_run_and_why(

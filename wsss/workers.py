@@ -1,6 +1,7 @@
 """How many processes to use, without importing torch."""
 
 import os
+import signal
 
 from wsss.config import RunConfig
 
@@ -21,3 +22,8 @@ def loader_workers(config: RunConfig, *, accelerator: bool) -> int:
 def cpu_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def ignore_interrupts() -> None:
+    """Leave SIGINT to the parent, which stops at a safe point and then ends its pool; run first in a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
