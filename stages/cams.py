@@ -6,6 +6,7 @@ Writes per image
 - ``confidence`` (C,) float16: the classifier's probability of every class, averaged over the views;
 - ``agreement`` (2, T) float16: kappa of the seeds of upright and mirrored, and of small and large views, at every
   threshold of the sweep; NaN where there are no such views. Only here are the views at hand.
+- ``colour_information`` (T,) float16: that of the seed at every threshold, for the label-free choice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data.loading import whole_image
 from stages.context import Context
@@ -22,9 +24,10 @@ from wsss.cams import CamViews, class_activation_views
 from wsss.device import autocast, choose_device, choose_precision
 from wsss.interrupt import check
 from wsss.metrics import THRESHOLDS
-from wsss.metrics.indicators import agreement_curve
+from wsss.metrics.indicators import agreement_curve, colour_information_curve
 from wsss.networks import classification_network
 from wsss.progress import progress_bar
+from wsss.resize import resize_image
 
 
 def compute(context: Context) -> None:
@@ -54,15 +57,23 @@ def compute(context: Context) -> None:
                     flip=config.flip,
                     pool=context.config.classify.pool,
                 )
+            maps = views.cams().cpu().numpy().astype(np.float16)
+            small = resize_image(_pixels(image), (maps.shape[1], maps.shape[2]))
             yield {
-                "maps": views.cams().cpu().numpy().astype(np.float16),
+                "maps": maps,
                 "classes": np.asarray(sample.tags, dtype=np.uint8),
                 "confidence": views.logits.sigmoid().mean(0).cpu().numpy().astype(np.float16),
                 "agreement": _agreement(views),
+                "colour_information": colour_information_curve(small, maps).astype(np.float16),
             }
 
     with progress_bar(len(samples), context.stamp.stage, "img") as bar:
         write_sharded(context.output, context.stamp, list(samples), produce, done=bar.update)
+
+
+def _pixels(image: Tensor) -> NDArray[np.uint8]:
+    """(3, H, W) float in [0, 1] -> (H, W, 3) uint8."""
+    return np.asarray((image.permute(1, 2, 0) * 255).round().byte().cpu().numpy())
 
 
 def _agreement(views: CamViews) -> NDArray[np.float16]:

@@ -98,7 +98,7 @@ def run_all(request: Request, *, tensorboard: bool = False) -> None:
             fresh.append(item.name)
         else:
             print(f"{item.name}: cached")
-        _report(session)
+        refresh_report(session)
     _finish(session, fresh, tensorboard=tensorboard)
 
 
@@ -142,14 +142,15 @@ def run_prune(workspace: Path, *, dry_run: bool) -> None:
 def run_report(request: Request, *, tensorboard: bool = False) -> None:
     """Measure what a run has, bring its report up to date and say where it is."""
     _require(tensorboard)
-    session = open_session(request)
-    if not session.run.record().get("stages"):
-        known = ", ".join(item.folder.name for item in session.workspace.runs())
+    workspace = Workspace(request.workspace.expanduser().resolve())
+    run = workspace.run(request.name or "default")
+    if not run.record().get("stages"):
+        known = ", ".join(item.folder.name for item in workspace.runs()) or "none"
         raise UserError(
-            f"run {session.run.folder.name}: nothing is computed yet; "
-            f"runs in {session.workspace.root}: {known or 'none'}"
+            f"run {run.folder.name}: nothing is computed yet in {workspace.root}; runs there: {known}"
         )
-    subject = _report(session)
+    session = open_session(request)
+    subject = refresh_report(session)
     print(table(session, subject.measures, []))
     if not subject.measures:
         raise UserError("nothing to report on: none of the stages cams, refine and segment is cached")
@@ -241,7 +242,7 @@ def _preset(request: Request, run: Run) -> dict[str, Any]:
     return {"name": request.config.name, "config": flat(to_tree(load_config(request.config, [])))}
 
 
-def _report(session: Session) -> Subject:
+def refresh_report(session: Session) -> Subject:
     """Measure what is new, and bring run.json and the report up to date."""
     subject = session.subject()
     session.run.save(session.config, session.planned, subject.measures, session.preset)
@@ -251,7 +252,7 @@ def _report(session: Session) -> Subject:
 
 
 def _finish(session: Session, fresh: Sequence[str], *, tensorboard: bool) -> None:
-    subject = _report(session)
+    subject = refresh_report(session)
     if fresh or not session.run.overview.exists():
         from stages.pictures import write_overview
 
@@ -288,8 +289,10 @@ def _result(name: str, values: Mapping[str, Any] | None) -> str:
         return "no masks to score against; see the report's indicators"
     miou = _percent(values["miou"])
     if name == "cams":
+        fixed = values["threshold_chosen_by"].startswith("the configuration")
+        chosen = "set in the configuration" if fixed else "chosen without ground truth"
         return (
-            f"seed mIoU {miou} at {values['threshold']:.2f} (set in the configuration); "
+            f"seed mIoU {miou} at {values['threshold']:.2f} ({chosen}); "
             f"best {_percent(values['best_miou'])} at {values['best_threshold']:.2f} (chosen by this ground truth)"
         )
     if name == "refine":

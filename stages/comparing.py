@@ -104,7 +104,7 @@ def _painter(paths: Sequence[Path], reports: Sequence[Values], names: Sequence[s
             if not (folder / "run.json").exists():
                 raise UserError(f"{folder} is no run's folder, so its masks are not at hand")
             request = Request(None, [], folder.name, folder.parent)
-            sessions[position] = open_session(request, writable=False)
+            sessions[position] = open_session(request)
         return sessions[position], names[position]
 
     def paint(stage: str, image_id: str, a: Values, b: Values) -> tuple[tuple[int, ...], tuple[Panel, ...]]:
@@ -130,7 +130,7 @@ def _panels(
         if not planned.cached or planned.stamp.fingerprint != report[f"{stage}.fingerprint"]:
             raise UserError(f"the masks of {name} that its report describes are not in its workspace")
         artifact = Artifact(planned.path)
-        mask = stage_mask(stage, artifact, sample, session.config.refine.background)
+        mask = stage_mask(stage, artifact, sample, report.get(f"{stage}.threshold", 0.0))
         artifact.close()
         panels.append(mask_panel(f"{MASKS[stage]}, {name}", image, mask, session.dataset.classes))
         if truth is not None:

@@ -16,7 +16,7 @@ cases = given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), labels
 def published_band(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pad with zeros, erode d times with a 3x3 square, cut the padding off, subtract (arXiv 2103.16562)."""
     height, width = mask.shape
-    d = int(round(0.02 * (height**2 + width**2) ** 0.5))
+    d = round(0.02 * (height**2 + width**2) ** 0.5)
     padded = np.pad(mask, 1)
     for _ in range(max(d, 1)):
         eroded = np.zeros_like(padded)

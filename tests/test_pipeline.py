@@ -56,7 +56,7 @@ def test_a_run_leaves_artifacts_records_and_pictures(finished: Path, data: DataC
     assert [key.split("/")[0] for key in hashes(finished)] == sorted(STAGE_NAMES)
     record = json.loads((finished / "tiny" / "run.json").read_text())
     assert list(record["stages"]) == list(STAGE_NAMES)
-    assert record["stages"]["cams"]["scores"]["threshold_chosen_by"].startswith("configuration")
+    assert record["stages"]["cams"]["scores"]["threshold_chosen_by"].startswith("the configuration")
     assert 0 <= record["stages"]["segment"]["scores"]["miou"] <= 1
     with Image.open(finished / "tiny" / "overview.png") as picture:
         assert picture.width > 1000

@@ -19,7 +19,7 @@ SHOWN = 3
 ON_TERMINAL = ("miou", "boundary_iou", "failure1.recall_tiny", "failure1.recall_thin", "failure2.mistaken")
 
 Painter = Callable[[str, str, Values, Values], tuple[tuple[int, ...], tuple[Panel, ...]]]
-"""(stage, image id, report A, report B) -> labels, pictures; raises UserError where photographs or masks are not at hand."""
+"""(stage, image id, report A, report B) -> labels, pictures; UserError where photographs or masks are not at hand."""
 
 
 @dataclass(frozen=True)

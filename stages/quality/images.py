@@ -13,12 +13,11 @@ from wsss.metrics import THRESHOLDS, Counts, SeedCounts, confusion_counts, seed_
 from wsss.metrics.indicators import (
     agreement,
     colour_information,
-    colour_information_curve,
     edge_alignment,
     gradient_ranks,
 )
 from wsss.metrics.tally import Tally
-from wsss.resize import resize_image, resize_maps
+from wsss.resize import resize_maps
 
 NAMED = 0.005
 """A prediction names a class where it covers at least this share of the image."""
@@ -87,7 +86,7 @@ class Measurer:
         artifact: of the stage.
         cams: the seed that refine started from.
         labels: L.
-        background: the seed's threshold.
+        background: the seed's threshold, see `stages.threshold`.
     """
 
     stage: str
@@ -121,8 +120,10 @@ class Measurer:
         cams = resize_maps(maps, (image.shape[0], image.shape[1]))
         if truth is not None:
             chunk.sweep.add(truth, cams, classes)
-        small = resize_image(image, (maps.shape[1], maps.shape[2]))
-        curves = [*self.artifact.read(sample.id, "agreement"), colour_information_curve(small, maps)]
+        curves = [
+            *self.artifact.read(sample.id, "agreement"),
+            self.artifact.read(sample.id, "colour_information"),
+        ]
         nearest = int(np.abs(np.asarray(THRESHOLDS) - self.background).argmin())
         found = {}
         for name, curve in zip(CURVES, curves, strict=True):

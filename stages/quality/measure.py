@@ -11,6 +11,7 @@ from data import Dataset, Sample
 from stages import Planned
 from stages.quality.images import Chunk, Measurer
 from stages.quality.values import Values, measured_values
+from stages.threshold import seed_threshold
 from wsss.artifacts import Artifact, canonical_json, write_text
 from wsss.config import Config
 from wsss.interrupt import check
@@ -20,6 +21,10 @@ from wsss.workers import ignore_interrupts, pool_workers
 VERSION = 3
 CHUNK = 32
 """Images measured at a time: fixed, so that sums are formed in the same order whatever the number of workers."""
+CHOSEN_BY = {
+    "fixed": "the configuration (refine.background)",
+    "label-free": "colour information, without ground truth (refine.threshold)",
+}
 POOL_FROM = 3 * CHUNK
 """Fewer images are measured in this process: starting others takes longer."""
 
@@ -51,7 +56,7 @@ def scored_samples(stage: str, config: Config, dataset: Dataset) -> list[Sample]
 
 def measure_key(planned: Planned, config: Config, dataset: Dataset) -> str:
     """Hash of all that a stage's measures depend on."""
-    background = config.refine.background if planned.name == "cams" else None
+    background = [config.refine.threshold, config.refine.background] if planned.name == "cams" else None
     truth = [[sample.id, sample.mask_digest] for sample in scored_samples(planned.name, config, dataset)]
     material = canonical_json([VERSION, planned.stamp.fingerprint, background, truth])
     return hashlib.sha256(material.encode()).hexdigest()[:16]
@@ -67,8 +72,10 @@ def _compute(
     seed = everything.get("cams")
     artifact = Artifact(planned.path, fingerprint=planned.stamp.fingerprint)
     cams = Artifact(seed.path) if planned.name == "refine" and seed and seed.cached else None
-    measurer = Measurer(planned.name, artifact, cams, len(classes) + 1, config.refine.background)
+    seeds = artifact if planned.name == "cams" else cams
     try:
+        background = seed_threshold(config.refine, seeds) if seeds else config.refine.background
+        measurer = Measurer(planned.name, artifact, cams, len(classes) + 1, background)
         found = _measured(measurer, samples, pool_workers(config.run))
     finally:
         for opened in filter(None, (artifact, cams)):
@@ -78,7 +85,7 @@ def _compute(
         "fingerprint": planned.stamp.fingerprint,
         "truth": [sample.mask_digest for sample in samples],
     }
-    return head | measured_values(planned.name, found, config.refine.background)
+    return head | measured_values(planned.name, found, background, CHOSEN_BY[config.refine.threshold])
 
 
 def _measured(measurer: Measurer, samples: list[Sample], workers: int) -> Chunk:

@@ -170,7 +170,7 @@ def exhibits_of(stage: str, subject: Subject) -> list[Exhibit]:
                 samples[image_id],
                 stage,
                 artifacts,
-                background=subject.config.refine.background,
+                background=values.get("threshold", 0.0),
                 classes=classes,
                 score=scores[image_id],
             )

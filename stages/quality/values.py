@@ -16,8 +16,8 @@ from wsss.metrics.tally import Tally, image_ious
 Values = dict[str, Any]
 
 
-def measured_values(stage: str, chunk: Chunk, background: float) -> Values:
-    """All figures of one stage."""
+def measured_values(stage: str, chunk: Chunk, background: float, chosen_by: str) -> Values:
+    """All figures of one stage; ``background`` is the seed's threshold."""
     values: Values = {"images": len(chunk.ids), "scored_images": len(chunk.tally.rows)}
     if chunk.tally.rows:
         values |= score_values(chunk.tally) | failure_values(chunk.tally.failures)
@@ -25,7 +25,9 @@ def measured_values(stage: str, chunk: Chunk, background: float) -> Values:
         sure = mask_scores(chunk.sure, len(chunk.tally.rows))
         values |= {"miou_sure": sure.miou_sure, "unsure_of_truth": sure.undecided}
     if stage == "cams":
-        values |= _sweep_values(chunk, background)
+        values |= _sweep_values(chunk)
+    if stage in ("cams", "refine"):
+        values |= {"threshold": background, "threshold_chosen_by": chosen_by}
     values |= indicator_values(stage, chunk)
     values |= per_image_values(chunk)
     result: Values = plain(values)
@@ -134,14 +136,9 @@ def _found(counts: Counts) -> NDArray[np.float64]:
     return ratio(counts[..., 0], counts[..., 1])
 
 
-def _sweep_values(chunk: Chunk, background: float) -> Values:
+def _sweep_values(chunk: Chunk) -> Values:
     curves = {f"curve.{name}": ratio_of(sums) for name, sums in chunk.curves.items()}
-    values: Values = {
-        "threshold": background,
-        "threshold_chosen_by": "configuration (refine.background)",
-        "thresholds": list(THRESHOLDS),
-        **curves,
-    }
+    values: Values = {"thresholds": list(THRESHOLDS), **curves}
     free = curves.get("curve.colour_information", np.array([np.nan]))
     if np.isfinite(free).any():
         values["label_free_threshold"] = THRESHOLDS[int(np.nanargmax(free))]

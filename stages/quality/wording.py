@@ -105,9 +105,9 @@ def stage_sentences(stage: str, values: Values, refine: dict[str, object]) -> li
         ]
     if stage == "refine":
         return [
-            f"The seed after a dense CRF (preset {refine['preset']}, background score {refine['background']}, set in "
-            f"the configuration), {of}. Scored are the CRF's labels, which every pixel has; the network learns from "
-            "masks in which unsure pixels are left out."
+            f"The seed after a dense CRF (preset {refine['preset']}), from the threshold {values['threshold']:.2f}, "
+            f"chosen by {values['threshold_chosen_by']}; {of}. Scored are the CRF's labels, which every pixel has; the "
+            "network learns from masks in which unsure pixels are left out."
         ]
     return [f"What the deployed network says about images it has not learned from, without CRF, {of}."]
 
@@ -122,7 +122,7 @@ def _images(values: Values) -> str:
 
 
 def _threshold(values: Values) -> list[str]:
-    sentences = [f"The threshold {values['threshold']:.2f} was set in the configuration (refine.background)."]
+    sentences = [f"The threshold {values['threshold']:.2f} was chosen by {values['threshold_chosen_by']}."]
     if values.get("best_miou") is not None:
         sentences.append(
             f"This ground truth would choose {values['best_threshold']:.2f} and score "

@@ -132,6 +132,9 @@ class RefineConfig:
         "irn", "published CRF parameters by name"
     )
     iterations: int = option(10, "mean-field iterations", low=1, high=100)
+    threshold: Literal["fixed", "label-free"] = option(
+        "fixed", "background as it is set, or chosen without ground truth (docs/indicators.md)"
+    )
     background: float = option(
         0.15, "background score beside CAMs in [0, 1]: the threshold of the seed", low=0, high=1
     )

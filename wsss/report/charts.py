@@ -101,6 +101,43 @@ def confusion_chart(
     return _svg(title, f"{title}; the table of the classes gives the main figures.", parts, *side, limit=True)
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A difference with its interval, in points; ``kind`` is ``gain``, ``loss`` or empty: its colour."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    kind: str
+
+
+def interval_chart(rows: Sequence[Interval], *, title: str) -> Markup:
+    """Differences as dots on whiskers, one row each, around a line at zero."""
+    reach = _nice_top(max([0.1, *(abs(end) for row in rows for end in (row.low, row.high))]))
+    left, step = 150, 20
+    height = step * len(rows) + 34
+
+    def x(value: float) -> float:
+        return left + (value + reach) / (2 * reach) * (WIDTH - left - RIGHT)
+
+    parts = []
+    for tick in (-reach, -reach / 2, 0, reach / 2, reach):
+        line = Markup('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="0" y2="{}"/>')
+        parts.append(line.format("axis" if tick == 0 else "grid", x(tick), x(tick), height - 30))
+        parts.append(_text(x(tick), height - 14, f"{tick:+g}" if tick else "0", "middle", 12))
+    for index, row in enumerate(rows):
+        y = step * (index + 0.5)
+        parts.append(_text(left - 8, y + 4, _cut(row.name), "end", 12))
+        whisker = Markup(
+            '<line class="whisker {}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>'
+            '<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>'
+        )
+        text = f"{row.name}: {row.value:+.1f} ({row.low:+.1f} to {row.high:+.1f})"
+        parts.append(whisker.format(row.kind, x(row.low), x(row.high), y, y, row.kind, x(row.value), y, text))
+    return _svg(title, f"{title}; the table beside it gives the figures.", parts, WIDTH, height)
+
+
 def png_uri(picture: Image.Image) -> str:
     """A picture as a ``data:`` address."""
     return data_uri(picture, "PNG", optimize=True)

@@ -101,6 +101,16 @@ def _marks(points: Sequence[tuple[float | None, float | None, str, str]]) -> lis
     return [charts.Mark(x, y, text, kind) for x, y, text, kind in points if x is not None and y is not None]
 
 
+def difference_chart(lines: Sequence[Any], title: str) -> Markup:
+    """Differences of shares with their intervals; lines without an interval are left out."""
+    rows = [
+        charts.Interval(line.title, 100 * line.difference, 100 * line.low, 100 * line.high, line.verdict)
+        for line in lines
+        if line.low is not None and line.high is not None and line.difference is not None
+    ]
+    return charts.interval_chart(rows, title=title)
+
+
 def miou_histogram(stage: dict[str, Any]) -> Markup:
     """How the images' own mIoUs are distributed."""
     known = [100 * value for value in stage["values"]["per_image.miou"] if value is not None]
@@ -152,6 +162,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "sweep_chart": sweep_chart,
         "miou_histogram": miou_histogram,
+        "difference_chart": difference_chart,
         "confusion_picture": confusion_picture,
         "mostly": mostly,
     }
