@@ -1,6 +1,7 @@
 """The page: complete, closed to the network and to scripts from names, readable for everybody and everywhere."""
 
 import html
+import itertools
 import re
 import shutil
 import subprocess
@@ -110,7 +111,7 @@ def test_a_page_can_be_read_without_seeing_it(pages: list[str]) -> None:
         assert all(heading.get("scope") in ("col", "row") for heading in page.all("th"))
         levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
         assert levels[0] == 1
-        assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+        assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def test_pictures_show_what_they_should(pages: list[str]) -> None:
@@ -158,24 +159,29 @@ def chromium(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+PROBE = """<script>onload = function () {
+  var page = document.querySelector("iframe").contentDocument, table = page.querySelector("table.sortable");
+  var button = table.querySelectorAll("th button")[1], before = table.tBodies[0].rows[0].textContent;
+  button.click();
+  button.click();
+  var after = table.tBodies[0].rows[0].textContent;
+  var broken = Array.from(page.images).filter(function (image) { return image.complete && !image.naturalWidth; });
+  document.body.append("width " + page.documentElement.scrollWidth + " sorted " + (before !== after) +
+    " broken " + broken.length);
+};</script>"""
+"""Sorts a table, then says how wide the page is and how many of its pictures cannot be shown."""
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
 def test_a_browser_shows_it_without_complaint(
     pages: list[str], tmp_path: Path, width: int, height: int
 ) -> None:
     # A frame of the wanted width: the window itself cannot be as narrow as a phone.
-    probe = """<script>onload = function () {
-      var frame = document.querySelector("iframe"), page = frame.contentDocument, button = page.querySelector("th button");
-      var before = page.querySelector("table.sortable").tBodies[0].rows[0].textContent;
-      page.querySelectorAll("table.sortable th button")[1].click();
-      var after = page.querySelector("table.sortable").tBodies[0].rows[0].textContent;
-      document.body.append("width " + page.documentElement.scrollWidth + " sorted " + (before !== after) +
-        " broken " + Array.from(page.images).filter(function (i) { i.loading = "eager"; return i.complete && !i.naturalWidth; }).length);
-    };</script>"""
     for index, text in enumerate(pages):
         page = tmp_path / f"{index}.html"
         frame = f'<iframe width="{width}" height="{height}" style="border:0" srcdoc="{html.escape(text)}"></iframe>'
-        page.write_text(f"<!doctype html><body>{frame}{probe}</body>", encoding="utf-8")
+        page.write_text(f"<!doctype html><body>{frame}{PROBE}</body>", encoding="utf-8")
         done = chromium(page, "--dump-dom", f"--window-size={width + 40},{height}")
         assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
         found = re.search(r"width (\d+) sorted (\w+) broken (\d+)", done.stdout)
