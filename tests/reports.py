@@ -27,6 +27,20 @@ def made_up_run(
     stages: tuple[str, ...] = ("cams", "refine", "segment"),
 ) -> Session:
     """A run whose masks are the truth moved ``shift`` pixels to the right (noise where there is no truth)."""
+    session = made_up_artifacts(data, workspace, *extra, name=name, shift=shift, stages=stages)
+    refresh_report(session)
+    return session
+
+
+def made_up_artifacts(
+    data: DataConfig,
+    workspace: Path,
+    *extra: str,
+    name: str = "made-up",
+    shift: int = 3,
+    stages: tuple[str, ...] = ("cams", "refine", "segment"),
+) -> Session:
+    """The same without its report."""
     session = open_session(request(data, workspace, *extra, name=name))
     train = session.dataset.split(session.config.data.train_split).samples
     val = session.dataset.split(session.config.data.val_split).samples
@@ -39,7 +53,6 @@ def made_up_run(
     for stage in stages:
         planned = session.planned[stage]
         write_artifact(planned.path, planned.stamp, images=make[stage]())
-    refresh_report(session)
     return session
 
 

@@ -71,7 +71,8 @@ def test_error_colours_differ_for_every_eye(sight: str) -> None:
 def seen_as(colour: NDArray[np.int64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """A colour in CIE Lab after a linear-light filter."""
     linear = matrix @ (colour / 255) ** 2.2
-    return np.asarray(rgb2lab((linear.clip(0, 1) ** (1 / 2.2))[None, None]))[0, 0]
+    lab: NDArray[np.float64] = rgb2lab((linear.clip(0, 1) ** (1 / 2.2))[None, None])[0, 0]
+    return lab
 
 
 def test_pictures_are_small_and_whole() -> None:

@@ -98,8 +98,9 @@ def exhibit(
     panels = [photograph(sample, image, classes)]
     if stage != "segment" and "cams" in artifacts:
         seed = artifacts["cams"]
-        cams = resize_maps(seed.read(sample.id, "maps"), (image.shape[0], image.shape[1]))
-        uri = pictures.cams_uri(image, cams, [int(label) + 1 for label in seed.read(sample.id, "classes")])
+        uri = pictures.cams_uri(
+            image, seed.read(sample.id, "maps"), [int(label) + 1 for label in seed.read(sample.id, "classes")]
+        )
         panels.append(Panel("CAM", uri, f"class activation maps of {tags}"))
     mask = stage_mask(stage, artifacts[stage], sample, background)
     panels.append(mask_panel(MASKS[stage], image, mask, classes))

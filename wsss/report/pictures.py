@@ -8,7 +8,7 @@ from PIL import Image
 
 from wsss.overview import Rgb, paint_cams, paint_labels
 from wsss.report.charts import data_uri
-from wsss.resize import working_size
+from wsss.resize import resize_image, resize_labels, resize_maps, working_size
 
 IGNORE = 255
 SIDE = 280
@@ -47,33 +47,44 @@ def error_kinds(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDAr
 
 def error_map(image: Rgb, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Rgb:
     """(H, W, 3): the grey photograph, with its errors in their colours."""
-    grey = np.repeat(image.mean(2, keepdims=True), 3, 2) * 0.45
-    colours = np.array([(0, 0, 0), *ERRORS.values()], dtype=np.float64)
-    kinds = error_kinds(truth, prediction)
-    shown = np.where(kinds[..., None] > 0, colours[kinds], grey)
-    return np.asarray(shown.round(), dtype=np.uint8)
+    return _painted_errors(image, error_kinds(truth, prediction))
 
 
 def photograph_uri(image: Rgb) -> str:
     """The photograph, small."""
-    return data_uri(_small(image), "JPEG", quality=78)
+    return _uri(resize_image(image, _small(image)))
 
 
 def cams_uri(image: Rgb, cams: NDArray[np.float32], labels: list[int]) -> str:
-    """The photograph tinted by its CAMs (K, H, W); ``labels`` are their mask values."""
-    return data_uri(_small(paint_cams(image, cams, labels)), "JPEG", quality=78)
+    """The photograph tinted by its CAMs (K, h, w) of any size; ``labels`` are their mask values."""
+    size = _small(image)
+    return _uri(paint_cams(resize_image(image, size), resize_maps(cams, size), labels))
 
 
 def labels_uri(image: Rgb, labels: NDArray[np.uint8]) -> str:
     """The photograph under a mask in the VOC colours."""
-    return data_uri(_small(paint_labels(image, labels)), "JPEG", quality=82)
+    size = _small(image)
+    return _uri(paint_labels(resize_image(image, size), resize_labels(labels, size)))
 
 
 def error_uri(image: Rgb, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> str:
     """The error map."""
-    return data_uri(_small(error_map(image, truth, prediction)), "JPEG", quality=82)
+    size = _small(image)
+    kinds = resize_labels(error_kinds(truth, prediction), size)
+    return _uri(_painted_errors(resize_image(image, size), kinds))
 
 
-def _small(picture: Rgb) -> Image.Image:
-    height, width = working_size(picture.shape[0], picture.shape[1], SIDE)
-    return Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+def _painted_errors(image: Rgb, kinds: NDArray[np.uint8]) -> Rgb:
+    grey = np.repeat(image.mean(2, keepdims=True), 3, 2) * 0.45
+    colours = np.array([(0, 0, 0), *ERRORS.values()], dtype=np.float64)
+    shown = np.where(kinds[..., None] > 0, colours[kinds], grey)
+    return np.asarray(shown.round(), dtype=np.uint8)
+
+
+def _small(image: Rgb) -> tuple[int, int]:
+    """The size (h, w) at which an image is painted: painting it whole and reducing it then takes four times as long."""
+    return working_size(image.shape[0], image.shape[1], SIDE)
+
+
+def _uri(picture: Rgb) -> str:
+    return data_uri(Image.fromarray(picture), "JPEG", quality=80)
