@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from data import Sample
-from data.images import read_image, read_mask
+from data.images import read_image
 from stages.commands import Request, open_session
 from wsss.artifacts import Artifact
 from wsss.crf import PRESETS, dense_crf, probabilities, pseudo_mask
@@ -110,7 +110,7 @@ def _in_pool(measure: Callable[[Sample], Found], samples: Sequence[Sample]) -> I
 def _truth(sample: Sample) -> NDArray[np.uint8]:
     if sample.mask is None:
         raise SystemExit(f"{sample.id} has no mask: this measurement needs the truth")
-    return read_mask(sample.mask)
+    return sample.mask.read()
 
 
 def _covered(labels: NDArray[np.uint8], sample: Sample) -> float:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.images import read_image, read_mask
+from data.images import read_image
 from stages.commands import Request, Session, open_session
 from stages.quality.compare import (
     Painter,
@@ -124,7 +124,7 @@ def _panels(
     image = read_image(sample.image)
     panels = [photograph(sample, image, classes)]
     errors = []
-    truth = read_mask(sample.mask) if sample.mask else None
+    truth = sample.mask.read() if sample.mask else None
     for session, name, report in sides:
         planned = session.planned[stage]
         if not planned.cached or planned.stamp.fingerprint != report[f"{stage}.fingerprint"]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import Sample
-from data.images import read_image, read_mask
+from data.images import read_image
 from stages.commands import Session, open_session, refresh_report
 from tests.pipelines import request
 from wsss.artifacts import Arrays, write_artifact
@@ -62,7 +62,7 @@ def moved(sample: Sample, shift: int) -> NDArray[np.uint8]:
         noise = np.random.default_rng(len(sample.id)).random((5, 7))
         label = sample.tags[0] + 1 if sample.tags else 0
         return np.where(resize_maps(noise[None], sample.size)[0] > 0.5, label, 0).astype(np.uint8)
-    mask = np.roll(read_mask(sample.mask), shift, axis=1)
+    mask = np.roll(sample.mask.read(), shift, axis=1)
     mask[mask == 255] = 0
     return mask
 

@@ -153,7 +153,7 @@ def test_deleting_the_training_masks_changes_no_weak_artifact(
     moved = Path(shutil.copytree(data.root, tmp_path / "data"))
     for sample in open_session(request(data, finished)).dataset.split("train").samples:
         assert sample.mask is not None
-        (moved / sample.mask.relative_to(data.root)).unlink()
+        (moved / sample.mask.file.relative_to(data.root)).unlink()
     other = DataConfig(source=data.source, root=str(moved))
     run_all(request(other, tmp_path / "ws"))
     assert hashes(tmp_path / "ws") == hashes(finished)  # segment too: pseudo-masks are all it learns from
@@ -175,9 +175,7 @@ def test_scores_equal_a_direct_evaluation(finished: Path, data: DataConfig) -> N
     labels = len(session.dataset.classes) + 1
     artifact = Artifact(session.planned["segment"].path)
     counts = sum(
-        confusion_counts(np.array(Image.open(s.mask)), artifact.read(s.id, "predictions"), labels)
-        for s in samples
-        if s.mask
+        confusion_counts(s.mask.read(), artifact.read(s.id, "predictions"), labels) for s in samples if s.mask
     )
     planned = session.planned
     scores = measure(planned["segment"], planned, session.config, session.dataset, finished)

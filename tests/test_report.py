@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.images import read_mask
 from stages.commands import Request, Session, open_session, refresh_report, run_report
 from stages.quality import measure as measuring
 from stages.quality.gallery import choose
@@ -48,7 +47,7 @@ def test_scores_equal_a_direct_evaluation(session: Session) -> None:
         counts = np.zeros((labels, labels + 1), np.int64)
         for sample in session.dataset.split(split).samples:
             assert sample.mask is not None
-            counts += confusion_counts(read_mask(sample.mask), moved(sample, 3), labels)
+            counts += confusion_counts(sample.mask.read(), moved(sample, 3), labels)
         scores = mask_scores(counts, 1)
         assert report[f"{stage}.confusion"] == counts.tolist()
         assert report[f"{stage}.miou"] == pytest.approx(scores.miou)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.masks import Mask, PngMask
 from data.sources.folder import read_folder
 from data.sources.rows import RawListing, plural, split_notes
 from data.sources.tags import check_training_classes, settle_classes
@@ -22,7 +23,7 @@ class Entry:
     image: Path
     tags: tuple[int, ...]
     split: str
-    mask: Path | None
+    mask: Mask | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +75,9 @@ def _entries(raw: RawListing, classes: Sequence[str]) -> tuple[Entry, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.id))
 
 
-def _mask(folder: Path | None, name: str) -> Path | None:
+def _mask(folder: Path | None, name: str) -> Mask | None:
     path = folder / f"{name}.png" if folder else None
-    return path if path and path.is_file() else None
+    return PngMask(path) if path and path.is_file() else None
 
 
 def _entry_notes(entries: Sequence[Entry], masks: Path | None) -> list[str]:

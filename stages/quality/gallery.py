@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import Sample
-from data.images import read_image, read_mask
+from data.images import read_image
 from stages.quality.values import Values
 from wsss.artifacts import Artifact
 from wsss.metrics import seed_labels
@@ -104,7 +104,7 @@ def exhibit(
         panels.append(Panel("CAM", uri, f"class activation maps of {tags}"))
     mask = stage_mask(stage, artifacts[stage], sample, background)
     panels.append(mask_panel(MASKS[stage], image, mask, classes))
-    truth = read_mask(sample.mask) if sample.mask else None
+    truth = sample.mask.read() if sample.mask else None
     if truth is not None:
         panels.append(mask_panel("truth", image, truth, classes))
         panels.append(error_panel("errors", image, truth, mask))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import Sample
-from data.images import read_image, read_mask
+from data.images import read_image
 from wsss.artifacts import Artifact
 from wsss.metrics import THRESHOLDS, Counts, SeedCounts, confusion_counts, seed_labels
 from wsss.metrics.indicators import (
@@ -101,7 +101,7 @@ class Measurer:
         measure = {"cams": self._seed, "refine": self._pseudo, "segment": self._prediction}[self.stage]
         for sample in samples:
             image = read_image(sample.image)
-            truth = read_mask(sample.mask) if sample.mask else None
+            truth = sample.mask.read() if sample.mask else None
             mask, found = measure(chunk, sample, image, truth)
             if truth is not None:
                 chunk.tally.merge(Tally.of(sample.id, truth, mask, self.labels))
