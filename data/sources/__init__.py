@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.masks import Mask, PngMask
+from data.masks import Mask
+from data.sources.cityscapes import read_cityscapes
+from data.sources.coco import read_coco
 from data.sources.folder import read_folder
 from data.sources.rows import RawListing, plural, split_notes
 from data.sources.tags import check_training_classes, settle_classes
@@ -36,7 +38,12 @@ class Listing:
     notes: tuple[str, ...]
 
 
-_READERS = {"folder": read_folder, "voc": read_voc}
+_READERS = {
+    "folder": read_folder,
+    "voc": read_voc,
+    "coco": read_coco,
+    "cityscapes": read_cityscapes,
+}
 
 
 def read_listing(config: DataConfig) -> Listing:
@@ -56,7 +63,7 @@ def read_listing(config: DataConfig) -> Listing:
     classes = settle_classes(raw)
     check_training_classes(raw, classes, config.train_split)
     entries = _entries(raw, classes)
-    notes = (*split_notes(raw, config.val_split), *_entry_notes(entries, raw.masks))
+    notes = (*raw.notes, *split_notes(raw, config.val_split), *_entry_notes(entries, raw.masks))
     return Listing(root=raw.root, classes=classes, entries=entries, notes=notes)
 
 
@@ -68,16 +75,11 @@ def _entries(raw: RawListing, classes: Sequence[str]) -> tuple[Entry, ...]:
             image=raw.images / row.image,
             tags=tuple(sorted(index[tag] for tag in row.tags)),
             split=row.split,
-            mask=_mask(raw.masks, row.id),
+            mask=row.mask,
         )
         for row in raw.rows
     )
     return tuple(sorted(entries, key=lambda entry: entry.id))
-
-
-def _mask(folder: Path | None, name: str) -> Mask | None:
-    path = folder / f"{name}.png" if folder else None
-    return PngMask(path) if path and path.is_file() else None
 
 
 def _entry_notes(entries: Sequence[Entry], masks: Path | None) -> list[str]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data.sources.rows import RawListing, Row, check_rows, existing_folder, mask_folder, read_text
+from data.sources.rows import RawListing, Row, check_rows, existing_folder, mask_folder, read_text, with_masks
 from data.sources.tags import read_class_file
 from wsss.config import DataConfig
 from wsss.errors import UserError, listed
@@ -25,8 +25,8 @@ def read_folder(config: DataConfig) -> RawListing:
         UserError: a missing folder, CSV or image, no training images, or a CSV that is not of this form.
     """
     root = existing_folder(Path(config.root), "root")
-    images = existing_folder(root / config.images, "images")
-    place = root / config.labels
+    images = existing_folder(root / ("images" if config.images == "auto" else config.images), "images")
+    place = root / ("labels.csv" if config.labels == "auto" else config.labels)
     if not place.is_file():
         raise UserError(
             f"{place}: no such file. Expected a CSV with the header image,tags[,split]: see data.labels."
@@ -46,7 +46,7 @@ def read_folder(config: DataConfig) -> RawListing:
         ignored=Counter(row.split for row in rows if row.split not in splits),
     )
     check_rows(raw, config.train_split)
-    return raw
+    return with_masks(raw, [raw.masks]) if raw.masks else raw
 
 
 def parse_csv(text: str, place: Path, default_split: str) -> list[Row]:

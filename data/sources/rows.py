@@ -1,13 +1,14 @@
-"""What both readers hand over, and the checks of image paths and splits that both need."""
+"""What every reader hands over, and the checks of image paths and splits that all need."""
 
 import os
 import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data.masks import Mask, PngMask
 from wsss.errors import SHOWN, UserError, listed
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -23,12 +24,14 @@ class Row:
         image: path relative to the images folder, with its extension.
         tags: class names as written.
         split: name of its split.
+        mask: where its labels are, None for none.
     """
 
     where: str
     image: str
     tags: tuple[str, ...]
     split: str
+    mask: Mask | None = None
 
     @property
     def id(self) -> str:
@@ -43,10 +46,11 @@ class RawListing:
     Attributes:
         place: the file or folder that lists the images, to name in errors.
         images: folder of the photographs.
-        masks: folder of the masks, None for none.
+        masks: where masks were looked for, None for nowhere.
         classes: the class list that comes with the layout, None where the tags decide.
         classes_from: where that list comes from, to name in errors.
         ignored: number of images in each split that is not read.
+        notes: what the user should know of this layout, a sentence each.
     """
 
     root: Path
@@ -57,6 +61,7 @@ class RawListing:
     classes_from: str
     rows: tuple[Row, ...]
     ignored: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def existing_folder(path: Path, key: str) -> Path:
@@ -73,6 +78,17 @@ def mask_folder(root: Path, setting: str, usual: str) -> Path | None:
     if setting == "auto":
         return root / usual if (root / usual).is_dir() else None
     return existing_folder(root / setting, "masks") if setting else None
+
+
+def with_masks(raw: RawListing, folders: Sequence[Path]) -> RawListing:
+    """Give each row the PNG of its id from the first of the ``folders`` that has one."""
+    rows = (replace(row, mask=_png(folders, row.id)) for row in raw.rows)
+    return replace(raw, rows=tuple(rows))
+
+
+def _png(folders: Sequence[Path], name: str) -> Mask | None:
+    places = (f"{folder}/{name}.png" for folder in folders)
+    return next((PngMask(Path(place)) for place in places if os.path.isfile(place)), None)  # noqa: PTH113
 
 
 def read_text(path: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data.sources.rows import RawListing, Row, check_rows, existing_folder, mask_folder, read_text
+from data.sources.rows import RawListing, Row, check_rows, existing_folder, mask_folder, read_text, with_masks
 from wsss.config import DataConfig
 from wsss.errors import UserError, listed
 
@@ -44,7 +44,8 @@ def read_voc(config: DataConfig) -> RawListing:
         ignored={},
     )
     check_rows(raw, config.train_split)  # before the annotations: a bad id must not be opened
-    return replace(raw, rows=_with_tags(raw.rows, root / "Annotations"))
+    raw = replace(raw, rows=_with_tags(raw.rows, root / "Annotations"))
+    return with_masks(raw, [raw.masks]) if raw.masks else raw
 
 
 def _devkit(root: Path) -> Path:
