@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stages import STAGE_NAMES
 from stages.commands import Request, run_all, run_prune, run_report, run_stage, show_config, show_status
+from stages.inputs import run_tags
 from wsss import interrupt
 from wsss.artifacts import DamagedArtifactError
 from wsss.errors import UserError
@@ -63,6 +64,8 @@ def _dispatch(options: argparse.Namespace) -> int:
         run_stage(request, options.stage, force=options.force, tensorboard=options.tensorboard)
     elif options.command == "status":
         show_status(request)
+    elif options.command == "tags":
+        run_tags(request, output=options.output, force=options.force)
     else:
         show_config(request)
     return 0
@@ -118,6 +121,16 @@ def _parser() -> argparse.ArgumentParser:
     _tensorboard(reporting)
     _common(reporting)
     _comparing(commands)
+    tags = _command(
+        commands,
+        "tags",
+        "derive tags from annotations or masks, once, into a CSV",
+        "tags --config configs/voc_24gb.toml --set data.root=VOCdevkit/VOC2012",
+    )
+    tags.add_argument(
+        "--output", type=Path, metavar="FILE", help="the CSV (default: in the data set's folder)"
+    )
+    tags.add_argument("--force", action="store_true", help="overwrite the CSV")
     pruning = commands.add_parser(
         "prune",
         help="remove cached results that no run names",

@@ -8,7 +8,7 @@ from data.masks import Mask
 from data.sources.cityscapes import read_cityscapes
 from data.sources.coco import read_coco
 from data.sources.folder import read_folder
-from data.sources.rows import RawListing, plural, split_notes
+from data.sources.rows import RawListing, origin_notes, plural, split_notes
 from data.sources.tags import check_training_classes, settle_classes
 from data.sources.voc import VOC_CLASSES, read_voc
 from wsss.config import DataConfig
@@ -63,7 +63,12 @@ def read_listing(config: DataConfig) -> Listing:
     classes = settle_classes(raw)
     check_training_classes(raw, classes, config.train_split)
     entries = _entries(raw, classes)
-    notes = (*raw.notes, *split_notes(raw, config.val_split), *_entry_notes(entries, raw.masks))
+    notes = (
+        *raw.notes,
+        *origin_notes(raw.rows),
+        *split_notes(raw, config.val_split),
+        *_entry_notes(entries, raw),
+    )
     return Listing(root=raw.root, classes=classes, entries=entries, notes=notes)
 
 
@@ -82,13 +87,14 @@ def _entries(raw: RawListing, classes: Sequence[str]) -> tuple[Entry, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.id))
 
 
-def _entry_notes(entries: Sequence[Entry], masks: Path | None) -> list[str]:
+def _entry_notes(every: Sequence[Entry], raw: RawListing) -> list[str]:
     notes = []
+    entries = [entry for entry in every if entry.split != raw.unlabelled]
     untagged = sum(not entry.tags for entry in entries)
     if untagged:
         verb = "has" if untagged == 1 else "have"
         notes.append(f"{plural(untagged, 'image')} {verb} no tags: treated as showing background only")
     unmasked = sum(entry.mask is None for entry in entries)
-    if masks and unmasked:
-        notes.append(f"{unmasked} of {plural(len(entries), 'image')} without a mask in {masks}")
+    if raw.masks and unmasked:
+        notes.append(f"{unmasked} of {plural(len(entries), 'image')} without a mask in {raw.masks}")
     return notes

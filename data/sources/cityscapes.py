@@ -62,6 +62,7 @@ def read_cityscapes(config: DataConfig) -> RawListing:
         rows=tuple(rows),
         ignored={},
         notes=(_NOTE,),
+        unlabelled=_UNLABELLED,
     )
     check_rows(raw, config.train_split)
     return replace(raw, rows=_labelled(raw.rows, root / "gtFine", classes, masks=bool(config.masks)))
