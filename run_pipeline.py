@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stages import STAGE_NAMES
 from stages.commands import Request, run_all, run_prune, run_report, run_stage, show_config, show_status
-from stages.inputs import run_tags
+from stages.inputs import run_check, run_tags
 from wsss import interrupt
 from wsss.artifacts import DamagedArtifactError
 from wsss.errors import UserError
@@ -64,6 +64,9 @@ def _dispatch(options: argparse.Namespace) -> int:
         run_stage(request, options.stage, force=options.force, tensorboard=options.tensorboard)
     elif options.command == "status":
         show_status(request)
+    elif options.command == "check":
+        request = Request(options.file or options.config, options.set, options.name, options.workspace)
+        run_check(request, duplicates=options.duplicates)
     elif options.command == "tags":
         run_tags(request, output=options.output, force=options.force)
     else:
@@ -121,6 +124,18 @@ def _parser() -> argparse.ArgumentParser:
     _tensorboard(reporting)
     _common(reporting)
     _comparing(commands)
+    check = _command(
+        commands,
+        "check",
+        "run every check of the input and print a summary",
+        "check configs/sample.toml",
+    )
+    check.add_argument("file", type=Path, nargs="?", metavar="CONFIG", help="as --config")
+    check.add_argument(
+        "--duplicates",
+        action="store_true",
+        help="look for near-duplicates across splits in however many photographs (otherwise up to 20,000)",
+    )
     tags = _command(
         commands,
         "tags",

@@ -90,7 +90,7 @@ def run_all(request: Request, *, tensorboard: bool = False) -> None:
     _require(tensorboard)
     session = open_session(request)
     _introduce(session)
-    _check_networks(session)
+    check_networks(session)
     session.run.announce(session.planned)
     fresh = []
     for item in session.planned.values():
@@ -212,7 +212,7 @@ def _introduce(session: Session) -> None:
         print(f"note: {note}")
 
 
-def _check_networks(session: Session) -> None:
+def check_networks(session: Session) -> None:
     """Refuse what a later stage could not build before an earlier one computes for hours."""
     for name, item in session.planned.items():
         section = getattr(session.config, name)

@@ -24,7 +24,7 @@ def arguments(data_root: str, workspace: Path, *extra: str) -> list[str]:
 
 
 def test_help_of_every_command_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ([], ["run"], ["stage"], ["status"], ["prune"], ["config"], ["tags"]):
+    for command in ([], ["run"], ["stage"], ["status"], ["prune"], ["config"], ["tags"], ["check"]):
         with pytest.raises(SystemExit) as caught:
             main([*command, "--help"])
         assert caught.value.code == 0
