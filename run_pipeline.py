@@ -11,6 +11,7 @@ from pathlib import Path
 from stages import STAGE_NAMES
 from stages.commands import Request, run_all, run_prune, run_report, run_stage, show_config, show_status
 from stages.inputs import run_check, run_tags
+from stages.start import run_init
 from wsss import interrupt
 from wsss.artifacts import DamagedArtifactError
 from wsss.errors import UserError
@@ -57,6 +58,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         return 0
     if options.command == "compare":
         return _compare(options)
+        return None
+    if options.command == "init":
+        run_init(options.folder, options.workspace, val=options.val, force=options.force)
+        return None
     request = Request(options.config, options.set, options.name, options.workspace)
     if options.command == "run":
         run_all(request, tensorboard=options.tensorboard)
@@ -99,6 +104,23 @@ def _parser() -> argparse.ArgumentParser:
         commands, "run", "compute every stage that is not cached", "run --config configs/sample.toml"
     )
     _tensorboard(run)
+    starting = commands.add_parser(
+        "init",
+        help="look at a folder of photographs and write a configuration for it",
+        description="Look at a folder of photographs, write a configuration that suits it and this machine, check it.",
+        epilog="example: run_pipeline.py init my_photos --val 0.2",
+    )
+    starting.add_argument("folder", type=Path, metavar="DIR", help="the folder")
+    starting.add_argument(
+        "--val",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="set this share aside for validation, e.g. 0.2",
+    )
+    starting.add_argument("--force", action="store_true", help="overwrite what an earlier init wrote")
+    _common(starting)
+    _command(commands, "run", "compute every stage that is not cached", "run --config configs/sample.toml")
     stage = _command(
         commands,
         "stage",
@@ -221,6 +243,13 @@ def _command(
     parser.add_argument("--name", metavar="RUN", help="name of the run (default: that of the configuration)")
     _common(parser)
     return parser
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 0.5:
+        raise ValueError(text)
+    return value
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

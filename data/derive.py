@@ -41,12 +41,20 @@ def derive_tags(config: DataConfig, *, progress: bool = False) -> tuple[Row, ...
 
 
 def as_csv(rows: Sequence[Row], *, splits: bool) -> str:
-    """Return the rows as the CSV ``image,tags[,split],derived_from``."""
+    """Return the rows as the CSV ``image,tags[,split][,derived_from]``, the last where any was derived."""
+    derived = any(row.derived_from for row in rows)
+    columns = ["image", "tags", *(["split"] if splits else []), *(["derived_from"] if derived else [])]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "tags", *(["split"] if splits else []), "derived_from"])
+    writer.writerow(columns)
     for row in rows:
-        writer.writerow([row.image, ";".join(row.tags), *([row.split] if splits else []), row.derived_from])
+        fields = {
+            "image": row.image,
+            "tags": ";".join(row.tags),
+            "split": row.split,
+            "derived_from": row.derived_from,
+        }
+        writer.writerow([fields[column] for column in columns])
     return text.getvalue()
 
 

@@ -51,12 +51,10 @@ def run_tags(request: Request, *, output: Path | None, force: bool) -> None:
 
 def _arguments(request: Request) -> str:
     """The arguments that give `run` the same configuration."""
-    given = [
-        ("--config", request.config),
-        ("--name", request.name),
-        *(("--set", text) for text in request.overrides),
-    ]
-    return " ".join(f"{key} {shlex.quote(str(value))}" for key, value in given if value)
+    elsewhere = request.workspace if request.workspace != Path("runs") else None
+    given = [("--config", request.config), ("--name", request.name), ("--workspace", elsewhere)]
+    shown = [f"{key} {shlex.quote(str(value))}" for key, value in given if value]
+    return " ".join([*shown, *(f"--set {shlex.quote(text)}" for text in request.overrides)])
 
 
 def page(session: Session, found: Survey) -> str:
@@ -67,7 +65,7 @@ def page(session: Session, found: Survey) -> str:
         f"data     {data.source}  {data.root}",
         f"images   {training.images} training ({training.name}), {validation.images} validation ({validation.name})",
         f"sizes    {typical} pixels typically (short x long side), from {low} to {high}",
-        f"masks    {_masks(training)}, {_masks(validation)}; {_use(session)}",
+        f"masks    {_masks(session, training, validation)}",
         "",
         *_class_table(found),
     ]
@@ -75,23 +73,25 @@ def page(session: Session, found: Survey) -> str:
     if untagged:
         lines.append(f"{plural(untagged, 'training image')} without tags, taken to show background only")
     if session.dataset.notes:
-        lines += ["", *(_wrapped(f"note: {note}") for note in session.dataset.notes)]
-    lines += ["", *(_wrapped(f"problem: {problem}") for problem in found.problems)]
+        lines += ["", *(wrapped(f"note: {note}") for note in session.dataset.notes)]
+    lines += ["", *(wrapped(f"problem: {problem}") for problem in found.problems)]
     return "\n".join(lines if found.problems else [*lines, "no problems found"])
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
+    """The text in lines of the page's width."""
     return textwrap.fill(text, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
-def _masks(split: SplitSurvey) -> str:
-    return f"{split.masks} of {split.images} {split.name}"
-
-
-def _use(session: Session) -> str:
-    if session.config.segment.supervision == "full":
-        return "learned from (segment.supervision = 'full')"
-    return "used for scores alone"
+def _masks(session: Session, training: SplitSurvey, validation: SplitSurvey) -> str:
+    if not training.masks + validation.masks:
+        return "none: there is nothing to score against"
+    full = session.config.segment.supervision == "full"
+    use = "learned from (segment.supervision = 'full')" if full else "used for scores alone"
+    return (
+        ", ".join(f"{split.masks} of {split.images} {split.name}" for split in (training, validation))
+        + f"; {use}"
+    )
 
 
 def _class_table(found: Survey) -> list[str]:

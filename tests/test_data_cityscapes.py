@@ -10,35 +10,9 @@ import pytest
 from data import open_dataset
 from data.sources import read_listing
 from data.sources.cityscapes import CITYSCAPES_CLASSES
-from tests.trees import UInt8, write_png
+from tests.cityscapes_trees import VOID, make_cityscapes_tree
 from wsss.config import DataConfig
 from wsss.errors import UserError
-
-IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
-VOID = [0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 255]
-STEMS = {"train": ("aachen", "aachen_000000_000019"), "val": ("ulm", "ulm_000001_000019")}
-
-
-def label_ids() -> UInt8:
-    """A label file with every value that the published ones hold."""
-    return np.array([*IDS, *VOID], np.uint8).reshape(5, 7)
-
-
-def make_tree(root: Path) -> DataConfig:
-    """One photograph per split, with the published names and keys."""
-    for split, (city, stem) in STEMS.items():
-        write_png(
-            root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png", np.zeros((5, 7, 3), np.uint8)
-        )
-        folder = root / "gtFine" / split / city
-        write_png(folder / f"{stem}_gtFine_labelIds.png", label_ids())
-        write_png(folder / f"{stem}_gtFine_instanceIds.png", label_ids())
-        write_png(folder / f"{stem}_gtFine_color.png", np.zeros((5, 7, 4), np.uint8))
-        names = [*CITYSCAPES_CLASSES, "ego vehicle", "cargroup", "license plate"]
-        objects = [{"label": name, "polygon": [[0, 0], [3, 0], [3, 4]]} for name in names]
-        content = {"imgHeight": 5, "imgWidth": 7, "objects": objects}
-        (folder / f"{stem}_gtFine_polygons.json").write_text(json.dumps(content, indent=4))
-    return DataConfig(source="cityscapes", root=str(root))
 
 
 def refused(config: DataConfig, *parts: str) -> None:
@@ -51,7 +25,7 @@ def refused(config: DataConfig, *parts: str) -> None:
 
 
 def test_label_ids_become_train_ids(tmp_path: Path) -> None:
-    data = open_dataset(make_tree(tmp_path))
+    data = open_dataset(make_cityscapes_tree(tmp_path))
     assert data.classes == CITYSCAPES_CLASSES
     assert [(s.id, s.split) for s in data.samples] == [
         ("train/aachen/aachen_000000_000019_leftImg8bit", "train"),
@@ -65,14 +39,14 @@ def test_label_ids_become_train_ids(tmp_path: Path) -> None:
 
 
 def test_tags_are_the_names_of_polygons(tmp_path: Path) -> None:
-    config = make_tree(tmp_path)
+    config = make_cityscapes_tree(tmp_path)
     path = tmp_path / "gtFine/val/ulm/ulm_000001_000019_gtFine_polygons.json"
     path.write_text(json.dumps({"objects": [{"label": "cargroup"}, {"label": "sky"}, {"label": "static"}]}))
     assert read_listing(config).entries[1].tags == (10, 13)
 
 
 def test_classes_left_out_are_ignored(tmp_path: Path) -> None:
-    make_tree(tmp_path)
+    make_cityscapes_tree(tmp_path)
     config = DataConfig(source="cityscapes", root=str(tmp_path), classes=("car", "road"))
     sample = open_dataset(config).samples[0]
     assert sample.mask is not None
@@ -84,7 +58,7 @@ def test_classes_left_out_are_ignored(tmp_path: Path) -> None:
 
 
 def test_the_test_split_has_no_labels(tmp_path: Path) -> None:
-    make_tree(tmp_path)
+    make_cityscapes_tree(tmp_path)
     (tmp_path / "leftImg8bit" / "val").rename(tmp_path / "leftImg8bit" / "test")
     entries = read_listing(DataConfig(source="cityscapes", root=str(tmp_path), val_split="test")).entries
     assert [(entry.split, entry.tags == (), entry.mask is None) for entry in entries] == [
@@ -94,7 +68,7 @@ def test_the_test_split_has_no_labels(tmp_path: Path) -> None:
 
 
 def test_without_masks(tmp_path: Path) -> None:
-    make_tree(tmp_path)
+    make_cityscapes_tree(tmp_path)
     for path in tmp_path.rglob("*_labelIds.png"):
         path.unlink()
     found = read_listing(DataConfig(source="cityscapes", root=str(tmp_path), masks=""))
@@ -105,7 +79,7 @@ def test_wrong_and_half_unpacked_trees(tmp_path: Path) -> None:
     refused(
         DataConfig(source="cityscapes", root=str(tmp_path)), "leftImg8bit/train: no such folder", "unpack"
     )
-    config = make_tree(tmp_path)
+    config = make_cityscapes_tree(tmp_path)
     labels = tmp_path / "gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png"
     labels.unlink()
     refused(
@@ -122,7 +96,7 @@ def test_wrong_and_half_unpacked_trees(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"objects": [1]}', '{"objects": [{}]}', "[" * 100_000])
 def test_malformed_polygon_files(tmp_path: Path, text: str) -> None:
-    config = make_tree(tmp_path)
+    config = make_cityscapes_tree(tmp_path)
     path = tmp_path / "gtFine/train/aachen/aachen_000000_000019_gtFine_polygons.json"
     path.write_text(text)
     refused(config, f"{path} is no polygon file")

@@ -3,11 +3,11 @@
 Source of the layout: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
 """
 
-import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from data.plain_xml import parse_plain_xml
 from data.sources.folder import parse_csv
 from data.sources.rows import RawListing, Row, check_rows, existing_folder, read_text, with_masks
 from wsss.config import DataConfig
@@ -153,14 +153,12 @@ def read_annotation(path: Path) -> tuple[str, ...]:
         UserError: a file that is missing, not XML, has a DOCTYPE, or is not a VOC annotation.
     """
     try:
-        parser = ET.XMLParser(target=_NoDoctype())
-        parser.feed(path.read_bytes())
-        tree = parser.close()
+        tree = parse_plain_xml(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(
             f"{path} does not exist, expected the image's annotation: add it, unlist the image, or give data.tags"
         ) from error
-    except (OSError, ET.ParseError, _RefusedError, ValueError, LookupError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a readable XML annotation ({error}): replace it") from error
     names = [thing.findtext("name") for thing in tree.findall("object")]
     if tree.tag != "annotation" or not all(names):
@@ -168,14 +166,3 @@ def read_annotation(path: Path) -> tuple[str, ...]:
             f"{path} is not a VOC annotation: expected <annotation> with a <name> in each <object>"
         )
     return tuple(sorted({name for name in names if name}))
-
-
-class _RefusedError(Exception):
-    """A construct that an annotation has no use for."""
-
-
-class _NoDoctype(ET.TreeBuilder):
-    """Stops at a DOCTYPE, before any entity is declared: no expansion, however large, can happen."""
-
-    def doctype(self, *_: str | None) -> None:
-        raise _RefusedError("it has a DOCTYPE, which may define entities")
