@@ -22,6 +22,7 @@ from data.regions import Region, polygon_region, run_length_region, unpacked_cou
 from wsss.errors import UserError
 
 IGNORED = 255
+_ARRAYS = ("images", "annotations", "categories")
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def read_instances(path: Path) -> Instances:
     categories: dict[int, str] = {}
     images: dict[int, CocoImage] = {}
     rows, drawn, keys = [], [], set()
-    for number, item in enumerate(stream_items(path, ("images", "annotations", "categories"))):
+    for number, item in enumerate(stream_items(path, _ARRAYS, skip="segmentation")):
         keys.add(item.key)
         value = item.value
         try:

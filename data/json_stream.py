@@ -31,17 +31,19 @@ class Item:
     length: int
 
 
-def stream_items(path: Path, keys: Collection[str]) -> Iterator[Item]:
+def stream_items(path: Path, keys: Collection[str], *, skip: str = "") -> Iterator[Item]:
     """Yield the entries of the arrays named ``keys`` in a file that is one JSON object, in the file's order.
 
-    Memory holds one chunk of the file and one entry, however large the file.
+    Memory holds one chunk of the file and one entry, however large the file. Most of such files, and of the time
+    to read them, is numbers: an array of numbers (or of such arrays) that is the member ``skip`` of an entry may
+    be passed over unread, and its value is then ``[0]``, or ``[]`` if it is empty.
 
     Raises:
         UserError: the file cannot be read, is no JSON object, or is cut off; the byte is named.
     """
     try:
         with path.open("rb") as file:
-            yield from _Reader(file, path).items(keys)
+            yield from _Reader(file, path, skip).items(keys)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}): check the file.") from error
 
@@ -53,13 +55,14 @@ class _Reader:
     a position in the text is a position in the file. Entries beyond ASCII are then decoded as what they are.
     """
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: BinaryIO, path: Path, skip: str) -> None:
         self.file = file
         self.path = path
         self.text = ""
         self.offset = 0  # of the window in the file
         self.at = 0  # in the window
         self.scan = json.JSONDecoder().raw_decode
+        self.skipped = f'"{skip}"' if skip else ""
 
     def items(self, keys: Collection[str]) -> Iterator[Item]:
         self._more()
@@ -105,7 +108,8 @@ class _Reader:
 
     def _value(self) -> tuple[Any, int, int]:
         """Return the next value with its place in the file, and step over it."""
-        self._next()
+        if self._next() == "{" and self.skipped and (flat := self._flat()):
+            return flat
         while True:
             try:
                 value, end = self.scan(self.text, self.at)
@@ -119,6 +123,29 @@ class _Reader:
             raw = self.text[self.at : end]
             self.at = end
             return value if raw.isascii() else self._decoded(raw), start, length
+
+    def _flat(self) -> tuple[Any, int, int] | None:
+        """Return what `_value` does, the skipped member unread; None for what is not simple enough, or not whole.
+
+        Simple is an object of ASCII without objects inside and without escaped characters: the first closing brace
+        behind an even number of quotes ends it, and between the member's name and the next quote is its value.
+        """
+        end = self.text.find("}", self.at) + 1
+        raw = self.text[self.at : end]
+        if not raw.isascii() or raw.count("{") != 1 or raw.count('"') % 2 or "\\" in raw:
+            return None
+        name, _, rest = raw.partition(self.skipped)
+        numbers = rest[: rest.find('"')] if '"' in rest else rest[:-1]
+        if not numbers.lstrip(_SPACE + ":").startswith("[") or ":" not in numbers:
+            return None
+        filled = "[0]" if any(digit in numbers for digit in "0123456789") else "[]"
+        after = "," if numbers.rstrip(_SPACE).endswith(",") else ""
+        try:
+            value, _ = self.scan(f"{name}{self.skipped}: {filled}{after}{rest[len(numbers) :]}")
+        except json.JSONDecodeError:
+            return None  # said where the whole entry is read
+        start, self.at = self.offset + self.at, end
+        return value, start, len(raw)
 
     def _decoded(self, raw: str) -> Any:
         try:

@@ -65,13 +65,19 @@ class Survey:
 
 
 def survey(
-    dataset: Dataset, config: DataConfig, *, duplicates: bool = False, progress: bool = False
+    dataset: Dataset,
+    config: DataConfig,
+    *,
+    full: bool = False,
+    duplicates: bool = False,
+    progress: bool = False,
 ) -> Survey:
     """Count, and look for problems.
 
     Args:
         dataset: opened and checked.
         config: its configuration.
+        full: masks are learned from, so that tags need not tell the classes apart.
         duplicates: look for near-duplicates in however many photographs; otherwise up to 20,000.
         progress: show a bar while photographs are compared.
     """
@@ -79,7 +85,9 @@ def survey(
     validation = dataset.split(config.val_split)
     sides = np.sort(np.array([sample.size for sample in dataset.samples]), axis=1)
     problems = [
-        *_tag_problems(training, validation),
+        *_rare(training),
+        *([] if full else _vague_tags(training)),
+        *_validation_problems(training, validation),
         *_mask_problems(training, validation),
         *_size_problems(dataset.samples),
         *_same_bytes(dataset, config),
@@ -120,16 +128,21 @@ def _tag_matrix(dataset: Dataset) -> NDArray[np.int64]:
     return matrix
 
 
-def _tag_problems(training: Dataset, validation: Dataset) -> Iterator[str]:
-    names = training.classes
-    together = _tag_matrix(training).T @ _tag_matrix(training)
-    alone = together.diagonal()
+def _rare(training: Dataset) -> Iterator[str]:
+    names, alone = training.classes, _tag_matrix(training).sum(axis=0)
     rare = [f"{names[c]} ({alone[c]})" for c in np.argsort(alone, kind="stable") if alone[c] < RARE]
     if rare:
         yield (
             f"rare: {_number(rare, 'class', 'classes')} with fewer than {RARE} training images: {listed(rare, ', ')}. "
             "Their masks will be poor: add images of them"
         )
+
+
+def _vague_tags(training: Dataset) -> Iterator[str]:
+    """Tags from which one cannot learn where their class is."""
+    names = training.classes
+    together = _tag_matrix(training).T @ _tag_matrix(training)
+    alone = together.diagonal()
     same = [names[c] for c in range(len(names)) if alone[c] > _EVERYWHERE * len(training)]
     if same and len(training) >= RARE:
         yield (
@@ -137,6 +150,10 @@ def _tag_problems(training: Dataset, validation: Dataset) -> Iterator[str]:
             "that never change: add images without it, with empty tags where they show nothing else"
         )
     yield from _inseparable(names, together)
+
+
+def _validation_problems(training: Dataset, validation: Dataset) -> Iterator[str]:
+    names = training.classes
     if len(validation):
         absent = [names[c] for c in np.flatnonzero(_tag_matrix(validation).sum(axis=0) == 0)]
         if absent and any(sample.tags for sample in validation.samples):
@@ -146,10 +163,12 @@ def _tag_problems(training: Dataset, validation: Dataset) -> Iterator[str]:
 
 
 def _inseparable(names: Sequence[str], together: NDArray[np.int64]) -> Iterator[str]:
-    """Pairs of tags of which one never comes without the other."""
+    """Tags of which one never comes without the other."""
     alone = together.diagonal()
-    pairs = [(a, b) for a, b in np.argwhere(together == alone[:, None]).tolist() if a != b]
-    always = [f"{names[a]} and {names[b]}" for a, b in pairs if a < b and alone[a] == alone[b]]
+    inside = together == alone[:, None]  # [a, b]: wherever a is, b is too
+    groups = {tuple(np.flatnonzero(row).tolist()) for row in inside & inside.T}
+    always = [" = ".join(names[c] for c in group) for group in sorted(groups) if len(group) > 1]
+    pairs = np.argwhere(inside).tolist()
     if always:
         yield (
             f"inseparable: always together in training: {listed(always)}. Tags cannot tell them apart: merge them, or "

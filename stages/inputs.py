@@ -23,7 +23,8 @@ def run_check(request: Request, *, duplicates: bool) -> None:
     """Run every check of the input and print a page: what is there, class counts, problems."""
     name = request.name or (request.config.stem if request.config else None)
     session = open_session(replace(request, name=name))
-    found = survey(session.dataset, session.config.data, duplicates=duplicates, progress=True)
+    full = session.config.segment.supervision == "full"
+    found = survey(session.dataset, session.config.data, full=full, duplicates=duplicates, progress=True)
     print(page(session, found))
     check_networks(session)
     print(f"\nEverything that a run needs is there:\n  run_pipeline.py run {_arguments(request)}".rstrip())

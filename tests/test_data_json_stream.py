@@ -81,3 +81,42 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8_000_000
+
+
+RECORDS: list[dict[str, Any]] = [
+    {"id": 1, "s": [[1.5, 2, -3e-7], [4]], "end": "x"},
+    {"s": [], "id": 2},
+    {"id": 3, "s": [[]], "t": "a, b: [1] s"},
+    {"id": 4, "s": {"counts": [1, 2], "size": [3, 4]}},
+    {"id": 5, "s": None, "t": '"s": [1]'},
+    {"id": 6, "t": "s", "u": [1, 2]},
+    {"id": 7, "t": "} { ]", "s": [1]},
+    {"id": 8, "t": "é \\ \n", "s": [[1, 2]]},
+    {"id": 9, "s": "[1]"},
+    {"id": 10, "u": 1, "s": [[1, 2], [3, 4]]},
+    {},
+]
+
+
+@pytest.mark.parametrize("window", [1, 5, 1 << 20])
+@pytest.mark.parametrize("layout", [{}, {"indent": 1}, {"ensure_ascii": False}, {"separators": (",", ":")}])
+def test_a_skipped_member_is_there_or_empty_and_all_else_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int, layout: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(data.json_stream, "_CHUNK", window)
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"a": RECORDS}, **layout), encoding="utf-8")
+    items = list(stream_items(path, ("a",), skip="s"))
+    content = path.read_bytes()
+    assert len(items) == len(RECORDS)
+    for item, record in zip(items, RECORDS, strict=True):
+        assert json.loads(content[item.start : item.start + item.length]) == record
+        assert {**item.value, "s": 0} == {**record, "s": 0}
+        assert bool(item.value.get("s")) == bool(record.get("s")) or record.get("s") == [[]]
+
+
+def test_what_is_damaged_beside_a_skipped_member_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"a": [{"s": [1, 2] "b": 1}, {"s": [1], "b": }]}')
+    with pytest.raises(UserError, match="near byte"):
+        list(stream_items(path, ("a",), skip="s"))

@@ -68,7 +68,7 @@ def test_rare_classes(tmp_path: Path) -> None:
 
 def test_tags_that_always_come_together(tmp_path: Path) -> None:
     found = plant(tmp_path, many(["cat;sofa"] * 10 + ["dog"] * 10 + ["dog;lead"] * 5))
-    assert "always together in training: cat and sofa." in told(found, "inseparable")
+    assert "always together in training: cat = sofa." in told(found, "inseparable")
     assert "never alone: lead (with dog)." in told(found, "never alone")
 
 
@@ -201,3 +201,15 @@ def test_the_survey_does_not_depend_on_masks(tmp_path: Path) -> None:
         "no masks of validation images: predictions can be looked at, not scored",
         "no masks of training images: CAMs and pseudo-masks can be looked at, not scored",
     }
+
+
+def test_three_tags_that_always_come_together_are_one_group(tmp_path: Path) -> None:
+    found = plant(tmp_path, many(["cat;sofa;tv"] * 3 + ["dog"] * 3))
+    assert "in training: cat = sofa = tv. Tags" in told(found, "inseparable")
+
+
+def test_under_full_supervision_tags_need_not_tell_classes_apart(tmp_path: Path) -> None:
+    plant(tmp_path, many(["cat;sofa"] * 12))
+    config = DataConfig(root=str(tmp_path))
+    problems = survey(open_dataset(config), config, full=True).problems
+    assert not [text for text in problems if text.startswith(("inseparable", "everywhere", "never alone"))]
