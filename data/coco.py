@@ -6,7 +6,6 @@ reads them again when its mask is wanted. Format: https://cocodataset.org/#forma
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,12 @@ from numpy.typing import NDArray
 from data.images import UInt8
 from data.json_stream import stream_items
 from data.masks import Facts
-from data.regions import Region, polygon_region, run_length_region, unpacked_counts
+from data.regions import Region, checked_counts, polygon_region, run_length_region, unpacked_counts
 from wsss.errors import UserError
 
 IGNORED = 255
+_LARGEST = 1 << 28  # pixels of an image; more is taken for a mistake
+_FAR = 4  # coordinates may lie outside by this many times the image's longer side
 _ARRAYS = ("images", "annotations", "categories")
 
 
@@ -130,7 +131,7 @@ class CocoMask:
     def _checked(self, record: Mapping[str, Any], *, draw: bool) -> Region:
         try:
             return _region(record["segmentation"], self.size, draw=draw)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise UserError(
                 f"{self.file}: annotation {record.get('id')} of image {self.image}: its segmentation cannot be used "
                 f"({error}).\nExpected polygons [[x, y, ...], ...] of three points or more, or run lengths "
@@ -187,7 +188,7 @@ def read_instances(path: Path) -> Instances:
 
 def _image(value: Mapping[str, Any]) -> CocoImage:
     size = (_whole(value["height"]), _whole(value["width"]))
-    if min(size) < 1:
+    if min(size) < 1 or size[0] * size[1] > _LARGEST:
         raise ValueError(f"size {size[1]}x{size[0]}")
     return CocoImage(_whole(value["id"]), _text(value["file_name"]), size)
 
@@ -231,14 +232,23 @@ def _region(segmentation: Any, size: tuple[int, int], *, draw: bool) -> Region:
             raise ValueError(
                 f"size {segmentation['size']}, expected {list(size)}, as the image's height and width"
             )
-        return run_length_region(unpacked_counts(counts) if isinstance(counts, str) else counts, size)
-    region = np.zeros(size, np.bool_)
+        numbers = unpacked_counts(counts) if isinstance(counts, str) else counts
+        if draw:
+            return run_length_region(numbers, size)
+        checked_counts(numbers, size)
+        return _nothing(size)
+    region = np.zeros(size, np.bool_) if draw else _nothing(size)
     for polygon in segmentation:
         points = np.asarray(polygon, np.float64)
         if points.ndim != 1 or len(points) < 6 or len(points) % 2:
             raise ValueError(f"a polygon of {points.size} numbers")
-        if not math.isfinite(points.sum()) or abs(points).max() > 1e6:
-            raise ValueError("a polygon with a coordinate that is no pixel")
+        if not (abs(points) <= _FAR * max(size)).all():  # false for what is no number, too
+            raise ValueError("a polygon with a coordinate far outside of the image, or none")
         if draw:
             region |= polygon_region(points.reshape(-1, 2), size)
     return region
+
+
+def _nothing(size: tuple[int, int]) -> Region:
+    """An empty region that takes no memory."""
+    return np.broadcast_to(np.False_, size)

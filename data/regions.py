@@ -50,11 +50,18 @@ def run_length_region(counts: Sequence[int], size: tuple[int, int]) -> Region:
         ValueError: a negative length, or another sum.
     """
     H, W = size
+    lengths = checked_counts(counts, size)
+    values = np.arange(len(lengths)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(values, lengths).reshape(W, H).T)
+
+
+def checked_counts(counts: Sequence[int], size: tuple[int, int]) -> NDArray[np.int64]:
+    """Return run lengths as an array. Raises ValueError unless they are of the image's pixels."""
+    H, W = size
     lengths = np.asarray(counts, dtype=np.int64).reshape(-1)
     if (lengths < 0).any() or lengths.sum() != H * W:
         raise ValueError(f"run lengths sum to {lengths.sum()}, expected {H * W} ({W}x{H} pixels)")
-    values = np.arange(len(lengths)) % 2 == 1
-    return np.ascontiguousarray(np.repeat(values, lengths).reshape(W, H).T)
+    return lengths
 
 
 def unpacked_counts(text: str) -> list[int]:

@@ -18,7 +18,7 @@ from stages.commands import Request
 from stages.inputs import run_check, wrapped
 from stages.suggest import Pictures, Setting, expected_time, suggest, this_machine
 from wsss.artifacts import write_text
-from wsss.config import DataConfig, from_tree
+from wsss.config import from_tree
 from wsss.errors import UserError
 
 _CONFIG, _LIST = WRITTEN
@@ -35,10 +35,10 @@ def run_init(folder: Path, workspace: Path, *, val: float, force: bool) -> None:
     problems = [*found.problems, *(written.problems if written else ())]
     for problem in problems:
         print(wrapped(f"problem: {problem}"))
-    data = dict(found.data)
+    data: dict[str, object] = dict(found.data)
     if written:
         write_text(root / _LIST, written.text)
-        data |= {"source": "folder", "labels": _LIST, "images": written.images}
+        data = {"source": "folder", "labels": _LIST, "images": written.images}
     machine = this_machine()
     pictures = _pictures(root, data, written)
     name = re.sub(r"[^\w .+-]", "_", root.name).lstrip(" .+-")[:100] or "mine"
@@ -51,7 +51,7 @@ def run_init(folder: Path, workspace: Path, *, val: float, force: bool) -> None:
         f"written: {', '.join(str(root / item) for item in ((_LIST, _CONFIG) if written else (_CONFIG,)))}\n"
     )
     run_check(Request(config=path, overrides=(), name=name, workspace=workspace), duplicates=False)
-    if written and not any(row.split == "val" for row in written.rows):
+    if found.rows and not any(row.split == "val" for row in (written or found).rows):
         print(
             f"\nNo validation split: `init {shlex.quote(str(folder))} --val 0.2 --force` sets every fifth photograph "
             "aside, stratified by tags."
@@ -59,7 +59,7 @@ def run_init(folder: Path, workspace: Path, *, val: float, force: bool) -> None:
 
 
 def config_text(
-    path: Path, name: str, found: Found, data: Mapping[str, str], settings: Sequence[Setting], time: str
+    path: Path, name: str, found: Found, data: Mapping[str, object], settings: Sequence[Setting], time: str
 ) -> str:
     """The configuration with a reason for each choice, checked against what the configuration accepts."""
     lines = [
@@ -108,12 +108,12 @@ def _list_of(found: Found, val: float) -> NewList | None:
     return replace(split, problems=rows.problems)
 
 
-def _pictures(root: Path, data: Mapping[str, str], written: NewList | None) -> Pictures:
+def _pictures(root: Path, data: Mapping[str, object], written: NewList | None) -> Pictures:
     """Count the training photographs and look at the sizes of some."""
     if written:
         paths = [root / row.image for row in written.rows if row.split == "train"]
     else:
-        config = DataConfig(**{**data, "root": str(root)})  # type: ignore[arg-type]  # checked when it is written
+        config = from_tree({"data": {**data, "root": str(root)}}, origin=str(root)).data
         paths = [entry.image for entry in read_listing(config).entries if entry.split == config.train_split]
     step = -(-len(paths) // _SAMPLED) or 1
     sides = [side for path in paths[::step] if (side := _long_side(path))]

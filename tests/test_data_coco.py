@@ -249,7 +249,16 @@ def edit(root: Path, change: Any) -> None:
             lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
             ("a polygon of 7 numbers",),
         ),
-        (lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, float("nan")]]), ("no pixel",)),
+        (
+            lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, float("nan")]]),
+            ("far outside",),
+        ),
+        (lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 1e9]]), ("far outside",)),
+        (
+            lambda c: c["annotations"][0].update(segmentation={"counts": [10**30], "size": [36, 48]}),
+            ("cannot be",),
+        ),
+        (lambda c: c["images"][0].update(height=10**9, width=10**9), ("images, id 9: size",)),
         (lambda c: c["annotations"][0].update(segmentation=[["a"] * 6]), ("cannot be used",)),
         (lambda c: c["annotations"][0].update(segmentation="x"), ("cannot be used",)),
         (lambda c: c["annotations"][0].update(segmentation={"counts": [1], "size": [36, 48]}), ("sum to 1",)),

@@ -6,12 +6,14 @@ images 1.1), the VOC devkit, https://cocodataset.org/#format-data
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.coco import read_instances
 from data.images import read_bytes
 from data.own.found import SPLIT_NAMES, Found, Tagged
+from data.own.layouts import used_classes
 from data.own.tree import Matcher, Tree
 from data.plain_xml import parse_plain_xml
 from data.sources.voc import read_annotation
@@ -42,7 +44,7 @@ def find_export(tree: Tree) -> Found | None:
                 or b'"categories"' in start
                 or b'"info"' in start
             ):
-                return _collected(tree, name, "the COCO file", list(_coco(path)))
+                return _coco(tree, name)
         elif b"<annotations" in start:
             return _collected(tree, name, "the CVAT export", list(_cvat(path)))
         elif b"<annotation" in start:
@@ -174,9 +176,19 @@ def _folder_split(name: str) -> str:
     return next((SPLIT_NAMES[part] for part in name.lower().split("/") if part in SPLIT_NAMES), "train")
 
 
-def _coco(path: Path) -> Iterator[tuple[str, set[str], str]]:
-    """Photographs with the categories of their annotations."""
-    instances = read_instances(path)
+def _coco(tree: Tree, name: str) -> Found:
+    """One COCO file: read as it is where its paths are those of the photographs, else as a list of tags."""
+    instances = read_instances(tree.root / name)
+    entries = []
     for image in instances.images:
         ids = instances.table[instances.of_image(image.id), 1].tolist()
-        yield image.file_name, {instances.categories[number] for number in ids}, "train"
+        entries.append((image.file_name, {instances.categories[number] for number in ids}, "train"))
+    found = _collected(tree, name, "the COCO file", entries)
+    known = set(tree.images)
+    for folder in ("", "images/", f"{PurePosixPath(name).parent}/"):
+        if all(folder + image.file_name in known for image in instances.images):
+            data = {"source": "coco", "labels": name, "images": folder.rstrip("/") or "."}
+            return replace(found, data={**data, **used_classes(instances)}, listed=True)
+    return replace(
+        found, problems=(*found.problems, "its regions are not used: its paths are not those of the files")
+    )

@@ -33,7 +33,7 @@ class Found:
     """
 
     what: str
-    data: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str | list[str]] = field(default_factory=dict)
     rows: tuple[Tagged, ...] = ()
     listed: bool = False
     problems: tuple[str, ...] = ()

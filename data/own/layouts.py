@@ -2,6 +2,7 @@
 
 from pathlib import Path, PurePosixPath
 
+from data.coco import Instances, read_instances
 from data.own.found import SPLIT_NAMES, Found, Tagged
 from data.own.tree import Tree
 
@@ -90,5 +91,13 @@ def _roboflow(root: Path) -> Found | None:
             "images": "{split}",
             "train_split": splits["train"],
             "val_split": splits.get("val", "val"),
+            **used_classes(read_instances(root / splits["train"] / _ROBOFLOW)),
         },
     )
+
+
+def used_classes(instances: Instances) -> dict[str, list[str]]:
+    """The key ``classes`` without categories that no annotation has, which exports often list; empty if all have."""
+    used = set(instances.table[:, 1].tolist())
+    names = [name for number, name in instances.categories.items() if number in used]
+    return {"classes": names} if names and len(names) < len(instances.categories) else {}

@@ -18,6 +18,8 @@ _IMAGES = ("{split}", "images/{split}", "images")
 def read_coco(config: DataConfig) -> RawListing:
     """Read the annotation files of both splits; a missing one of the validation split is no validation split.
 
+    Where ``data.labels`` has no ``{split}`` in it, it is one file, and all of it is for training.
+
     The tags of an image are the categories of its annotations, those of crowds too. Masks are drawn from the
     annotations when they are read (see `data.coco.CocoMask`), or come from the folder that ``data.masks``
     names. ``data.classes`` may leave categories out: they give no tags, and their pixels are ignored.
@@ -26,7 +28,10 @@ def read_coco(config: DataConfig) -> RawListing:
         UserError: a missing file or folder, a malformed annotation file, or two that disagree.
     """
     root = existing_folder(Path(config.root), "root")
-    files = {split: _file(root, config.labels, split) for split in (config.train_split, config.val_split)}
+    splits = (
+        (config.train_split, config.val_split) if "{split}" in _pattern(config) else (config.train_split,)
+    )
+    files = {split: root / _pattern(config).replace("{split}", split) for split in splits}
     training = files[config.train_split]
     if not training.is_file():
         raise UserError(
@@ -59,8 +64,8 @@ def read_coco(config: DataConfig) -> RawListing:
     return with_masks(raw, [existing_folder(root / config.masks, "masks")])
 
 
-def _file(root: Path, labels: str, split: str) -> Path:
-    return root / (_ANNOTATIONS if labels == "auto" else labels).replace("{split}", split)
+def _pattern(config: DataConfig) -> str:
+    return _ANNOTATIONS if config.labels == "auto" else config.labels
 
 
 def _folder(root: Path, images: str, split: str) -> str:

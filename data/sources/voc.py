@@ -108,7 +108,8 @@ def _read_list(path: Path, split: str, *, required: bool) -> list[Row]:
             rows.append(Row(where=f"{path.name} line {number}", image=f"{name}.jpg", tags=(), split=split))
     if wrong:
         raise UserError(
-            f"{path}: expected one image id per line, such as 2007_000032; {listed(wrong)}: correct the list."
+            f"{path}: expected one image id per line, such as 2007_000032; {listed(wrong)}.\n"
+            r"Correct the list; one of paths becomes one of ids by: sed -E 's|.*/([^/]+)\.png$|\1|'"
         )
     return rows
 
