@@ -86,10 +86,10 @@ class CocoMask:
 
     def read(self) -> UInt8:
         """Draw the mask."""
-        labels = np.zeros(self.size, np.uint8)
+        labels = np.zeros(self.size, np.uint8, order="F")  # as regions are: column by column
         for label, region in self._layers():
-            labels[region] = label
-        return labels
+            np.copyto(labels, label, where=region)
+        return np.ascontiguousarray(labels)
 
     def examine(self) -> Facts:
         """Check every region without drawing it."""
@@ -110,7 +110,7 @@ class CocoMask:
                 crowds.append((IGNORED, region))
             else:
                 things.append((label, region))
-        return crowds + sorted(things, key=lambda layer: -np.count_nonzero(layer[1]))
+        return crowds + sorted(things, key=lambda layer: -np.count_nonzero(layer[1].T))
 
     def _records(self) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
         """Label, bytes and content of each annotation, in the order of the file."""
@@ -237,7 +237,7 @@ def _region(segmentation: Any, size: tuple[int, int], *, draw: bool) -> Region:
             return run_length_region(numbers, size)
         checked_counts(numbers, size)
         return _nothing(size)
-    region = np.zeros(size, np.bool_) if draw else _nothing(size)
+    region = np.zeros(size, np.bool_, order="F") if draw else _nothing(size)
     for polygon in segmentation:
         points = np.asarray(polygon, np.float64)
         if points.ndim != 1 or len(points) < 6 or len(points) % 2:
