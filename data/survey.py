@@ -183,10 +183,14 @@ def _inseparable(names: Sequence[str], together: NDArray[np.int64]) -> Iterator[
 
 
 def _mask_problems(training: Dataset, validation: Dataset) -> Iterator[str]:
-    if len(validation) and all(sample.mask is None for sample in validation.samples):
-        yield "no masks of validation images: predictions can be looked at, not scored"
-    if all(sample.mask is None for sample in training.samples):
+    learned = any(sample.mask for sample in training.samples)
+    held_out = any(sample.mask for sample in validation.samples)
+    if not learned and not held_out:
+        yield "no masks: results can be looked at, not scored"
+    elif not learned:
         yield "no masks of training images: CAMs and pseudo-masks can be looked at, not scored"
+    elif len(validation) and not held_out:
+        yield "no masks of validation images: predictions can be looked at, not scored"
 
 
 def _size_problems(samples: Sequence[Sample]) -> Iterator[str]:

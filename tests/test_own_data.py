@@ -134,6 +134,7 @@ def test_entries_without_photograph_are_said(tmp_path: Path) -> None:
     assert found.problems == (
         f"{place}: 2 of its entries name no photograph in the folder (../../etc/passwd, gone.jpg); left out",
         f"{place}: 1 of its entries fit several photographs: write their folders too (x.jpg); left out",
+        f"{place}: no entry for 2 photographs (a/x.jpg, b/x.jpg); left out",
     )
     (tmp_path / "list.csv").write_text("image,tags\nq.jpg,cat\n")
     refused(tmp_path, f"{place}: none of its 1 entries names a photograph", "'q.jpg'", "the column 'image'")

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from data.derive import IMAGE_SUFFIXES
+from data.sources.rows import plural
 from wsss.errors import UserError, listed
 
 WRITTEN = ("wsss.toml", "wsss_labels.csv")
@@ -74,11 +75,13 @@ class Matcher:
         images: the candidates.
         missing: names that fit none.
         ambiguous: names that fit several.
+        found: the candidates that were meant.
     """
 
     images: Sequence[str]
     missing: list[str] = field(default_factory=list)
     ambiguous: list[str] = field(default_factory=list)
+    found: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._known = set(self.images)
@@ -90,6 +93,12 @@ class Matcher:
 
     def find(self, name: str) -> str | None:
         """Return the photograph of a path, URL or bare file name, with or without its extension; else note it."""
+        path = self._find(name)
+        if path:
+            self.found.add(path)
+        return path
+
+    def _find(self, name: str) -> str | None:
         for spelled in _spellings(name):
             if spelled in self._known:
                 return spelled
@@ -103,16 +112,22 @@ class Matcher:
         return None
 
     def problems(self, place: str) -> list[str]:
-        """What was not found, a sentence each."""
+        """What was not found, and what was not asked for, a sentence each."""
         kinds = (
             (self.missing, "name no photograph in the folder"),
             (self.ambiguous, "fit several photographs: write their folders too"),
         )
-        return [
+        told = [
             f"{place}: {len(names)} of its entries {what} ({listed(sorted(names)[:3], ', ')}); left out"
             for names, what in kinds
             if names
         ]
+        others = sorted(name for name in self._known - self.found if not name.startswith("masks/"))
+        if others:
+            told.append(
+                f"{place}: no entry for {plural(len(others), 'photograph')} ({listed(others[:3], ', ')}); left out"
+            )
+        return told
 
 
 def _spellings(name: str) -> Iterable[str]:
