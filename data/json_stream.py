@@ -128,11 +128,12 @@ class _Reader:
         """Return what `_value` does, the skipped member unread; None for what is not simple enough, or not whole.
 
         Simple is an object of ASCII without objects inside and without escaped characters: the first closing brace
-        behind an even number of quotes ends it, and between the member's name and the next quote is its value.
+        ends it (one inside a string leaves a text that is no JSON), and between the member's name and the next quote
+        is its value.
         """
         end = self.text.find("}", self.at) + 1
         raw = self.text[self.at : end]
-        if not raw.isascii() or raw.count("{") != 1 or raw.count('"') % 2 or "\\" in raw:
+        if not raw.isascii() or raw.count("{") != 1 or "\\" in raw:
             return None
         name, _, rest = raw.partition(self.skipped)
         numbers = rest[: rest.find('"')] if '"' in rest else rest[:-1]

@@ -1,5 +1,6 @@
 """COCO: listing, tags, and masks drawn from the annotations."""
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -11,6 +12,7 @@ import pytest
 from pycocotools import mask as reference
 
 from data import open_dataset
+from data.coco import CocoMask
 from tests.coco_trees import CATEGORIES, annotation, image_entry, make_coco_tree, write_instances
 from tests.trees import write_jpeg, write_png
 from wsss.config import DataConfig
@@ -297,3 +299,10 @@ def test_a_file_that_changes_under_a_sample_is_noticed(tmp_path: Path) -> None:
     assert sample.mask is not None
     with pytest.raises(UserError, match="changed while it was in use"):
         sample.mask.read()
+
+
+def test_another_images_annotation_is_not_drawn(tmp_path: Path) -> None:
+    sample = open_dataset(make_coco_tree(tmp_path)).samples[0]
+    assert isinstance(sample.mask, CocoMask)
+    with pytest.raises(UserError, match="another image's annotation"):
+        dataclasses.replace(sample.mask, image=77).read()

@@ -140,7 +140,12 @@ def test_damaged_matlab_files(tmp_path: Path, content: bytes) -> None:
 
 
 def test_matlab_files_of_something_else(tmp_path: Path) -> None:
-    for content in ({"GTinst": 1}, {"GTcls": {"Segmentation": np.zeros((3, 3))}}, {"GTcls": 5}):
+    for content in (
+        {"GTinst": 1},
+        {"GTcls": {"Segmentation": np.zeros((3, 3))}},
+        {"GTcls": {"Segmentation": np.zeros((2, 2, 2), np.uint8)}},
+        {"GTcls": 5},
+    ):
         savemat(tmp_path / "x.mat", content)
         with pytest.raises(UserError, match=r"use the files of benchmark_RELEASE/dataset/cls"):
             SbdMask(tmp_path / "x.mat").examine()
