@@ -246,9 +246,12 @@ def _command(
 
 
 def _share(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= 0.5:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0 and at most 0.5, such as 0.2")
     return value
 
 

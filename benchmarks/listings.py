@@ -167,12 +167,20 @@ def main() -> None:
     options = parser.parse_args()
     if options.read:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         entries = READINGS[options.read](options.root)
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(
-            json.dumps({"entries": entries, "seconds": seconds, "peak": peak / 1024, "base": before / 1024})
+            json.dumps(
+                {
+                    "entries": entries,
+                    "seconds": seconds,
+                    "cpu": cpu,
+                    "peak": peak / 1024,
+                    "base": before / 1024,
+                }
+            )
         )
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -182,12 +190,12 @@ def main() -> None:
             ours, plain = measure(kind, root), measure(f"{kind}-plain", root)
             for name, result in ((kind, ours), (f"{kind}-plain", plain)):
                 print(
-                    f"{name:11} {result['entries']:7,.0f} entries {result['seconds']:7.2f} s   "
-                    f"peak {result['peak']:6,.0f} MiB ({result['base']:.0f} before)"
+                    f"{name:11} {result['entries']:7,.0f} entries {result['seconds']:7.2f} s "
+                    f"({result['cpu']:.2f} s of CPU)   peak {result['peak']:6,.0f} MiB ({result['base']:.0f} before)"
                 )
             print(
                 f"{'':11} ours / plain: time {ours['seconds'] / plain['seconds']:.2f}, "
-                f"memory {ours['peak'] / plain['peak']:.2f}"
+                f"CPU {ours['cpu'] / plain['cpu']:.2f}, memory {ours['peak'] / plain['peak']:.2f}"
             )
 
 

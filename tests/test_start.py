@@ -102,6 +102,7 @@ def test_a_split_is_not_imposed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for share in ("0", "0.6", "x"):
         with pytest.raises(SystemExit):
             init(tmp_path / "folder", "--val", share)
+        assert "expected a number above 0 and at most 0.5" in capsys.readouterr().err
 
 
 def test_a_list_of_ours_is_split_into_a_new_one(tmp_path: Path) -> None:
