@@ -58,10 +58,9 @@ def _dispatch(options: argparse.Namespace) -> int:
         return 0
     if options.command == "compare":
         return _compare(options)
-        return None
     if options.command == "init":
         run_init(options.folder, options.workspace, val=options.val, force=options.force)
-        return None
+        return 0
     request = Request(options.config, options.set, options.name, options.workspace)
     if options.command == "run":
         run_all(request, tensorboard=options.tensorboard)
