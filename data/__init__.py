@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.index import Facts, index_files
+from data.index import index_files
+from data.masks import Facts, Mask
 from data.sources import Entry, read_listing
 from wsss.config import DataConfig
 from wsss.errors import UserError, listed
@@ -29,17 +30,17 @@ class Sample:
         image: the photograph.
         tags: sorted class indices 0..C-1; empty for an image that shows background only.
         split: name of its split.
-        mask: label mask (0: background, c + 1: class c, 255: ignored), None where there is none.
+        mask: where its labels (0: background, c + 1: class c, 255: ignored) are read from, None for none.
         size: ``(H, W)`` of the upright photograph.
         image_digest: sha256 of the photograph's bytes, hexadecimal.
-        mask_digest: the same of the mask.
+        mask_digest: the same of what the mask is read from.
     """
 
     id: str
     image: Path
     tags: tuple[int, ...]
     split: str
-    mask: Path | None
+    mask: Mask | None
     size: tuple[int, int]
     image_digest: str
     mask_digest: str | None
@@ -116,7 +117,7 @@ def open_dataset(config: DataConfig, *, cache: Path | None = None, progress: boo
     return Dataset(classes=listing.classes, samples=samples, notes=listing.notes)
 
 
-def _sample(entry: Entry, facts: Mapping[Path, Facts]) -> Sample:
+def _sample(entry: Entry, facts: Mapping[Path | Mask, Facts]) -> Sample:
     image = facts[entry.image]
     return Sample(
         id=entry.id,
@@ -130,7 +131,7 @@ def _sample(entry: Entry, facts: Mapping[Path, Facts]) -> Sample:
     )
 
 
-def _check_masks(entries: tuple[Entry, ...], facts: Mapping[Path, Facts], C: int) -> None:
+def _check_masks(entries: tuple[Entry, ...], facts: Mapping[Path | Mask, Facts], C: int) -> None:
     problems = [
         f"{entry.mask} {problem}"
         for entry in entries

@@ -11,28 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from data.images import decode_image, decode_mask, read_bytes
+from data.images import decode_image, read_bytes
+from data.masks import Facts, Mask
 from wsss.errors import UserError, listed
 
 _SCHEMA = "wsss-index-1"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What one file holds.
-
-    Attributes:
-        digest: sha256 of its bytes, hexadecimal.
-        size: ``(H, W)`` once upright.
-        labels: the sorted values of a mask; empty for a photograph.
-    """
-
-    digest: str
-    size: tuple[int, int]
-    labels: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -47,20 +32,20 @@ _Memory = dict[str, tuple[_Stamp, Facts]]  # by "image:" or "mask:" and the path
 
 
 def index_files(
-    images: Sequence[Path], masks: Sequence[Path], *, root: Path, cache: Path | None, progress: bool
-) -> dict[Path, Facts]:
+    images: Sequence[Path], masks: Sequence[Mask], *, root: Path, cache: Path | None, progress: bool
+) -> dict[Path | Mask, Facts]:
     """Check every file and return its facts.
 
     Args:
         images: photographs to hash and decode.
-        masks: label masks to hash and decode.
+        masks: label masks to examine.
         root: the folder that the paths in the cache are relative to.
         cache: JSON file of earlier facts, ignored if damaged or of another root; None remembers nothing.
             A file counts as unchanged as long as its length and modification time stay.
         progress: show a bar while files are decoded.
 
     Returns:
-        The facts by path, for every path given.
+        The facts of every path and mask given.
 
     Raises:
         UserError: files that cannot be used (ten named, the rest counted), or a cache that cannot be written.
@@ -68,8 +53,8 @@ def index_files(
     if cache is not None:
         _check_writable(cache)
     memory = _load(cache, root) if cache is not None else {}
-    jobs = [_Job(path, f"image:{_relative(path, root)}", is_mask=False) for path in images]
-    jobs += [_Job(path, f"mask:{_relative(path, root)}", is_mask=True) for path in masks]
+    jobs = [_Job(path, path, f"image:{_relative(path, root)}") for path in images]
+    jobs += [_Job(mask, mask.file, _mask_key(mask, root)) for mask in masks]
     stamps = {job.key: _stamp(job.path) for job in jobs}
     todo = [job for job in jobs if job.key not in memory or memory[job.key][0] != stamps[job.key]]
     problems: list[str] = []
@@ -83,14 +68,18 @@ def index_files(
         if cache is not None and todo:
             _save(memory, cache, root)
     _raise(problems)
-    return {job.path: memory[job.key][1] for job in jobs}
+    return {job.item: memory[job.key][1] for job in jobs}
 
 
 @dataclass(frozen=True)
 class _Job:
+    item: Path | Mask
     path: Path
     key: str
-    is_mask: bool
+
+
+def _mask_key(mask: Mask, root: Path) -> str:
+    return f"mask:{_relative(mask.file, root)}{f'#{mask.part}' if mask.part else ''}"
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -119,16 +108,15 @@ def _examine_all(jobs: Sequence[_Job], progress: bool) -> Iterator[tuple[_Job, F
 
 def _examine(job: _Job) -> Facts | UserError:
     try:
-        data = read_bytes(job.path)
-        pixels = (decode_mask if job.is_mask else decode_image)(data, job.path)
+        return _photograph(job.item) if isinstance(job.item, Path) else job.item.examine()
     except UserError as error:
         return error
-    labels = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)) if job.is_mask else ()
-    return Facts(
-        digest=hashlib.sha256(data).hexdigest(),
-        size=(pixels.shape[0], pixels.shape[1]),
-        labels=tuple(int(label) for label in labels),
-    )
+
+
+def _photograph(path: Path) -> Facts:
+    data = read_bytes(path)
+    pixels = decode_image(data, path)
+    return Facts(digest=hashlib.sha256(data).hexdigest(), size=(pixels.shape[0], pixels.shape[1]), labels=())
 
 
 def _raise(problems: Sequence[str]) -> None:

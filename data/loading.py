@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import wsss.torchvision_guard  # noqa: F401 - must come before torchvision
 from data import Sample
-from data.images import read_image, read_mask
+from data.images import read_image
 from wsss.artifacts import Artifact
 from wsss.config import TrainConfig
 from wsss.resize import resize_image, resize_labels, working_size
@@ -52,7 +52,7 @@ class TruthMasks:
         """(H, W) uint8."""
         if sample.mask is None:
             raise ValueError(f"{sample.id} has no mask")
-        return read_mask(sample.mask)
+        return sample.mask.read()
 
 
 class TrainingViews(Dataset[tuple[str, Tensor, Tensor, Tensor | None]]):

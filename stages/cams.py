@@ -1,23 +1,33 @@
 """Stage 2: multi-scale class activation maps of the training images, tagged classes only.
 
-Writes per image ``maps`` (K, h, w) float16 in [0, 1] at stride 4 of the working image, and ``classes`` (K,)
-uint8, 0..C-1.
+Writes per image
+
+- ``maps`` (K, h, w) float16 in [0, 1] at stride 4 of the working image, and ``classes`` (K,) uint8, 0..C-1;
+- ``confidence`` (C,) float16: the classifier's probability of every class, averaged over the views;
+- ``agreement`` (2, T) float16: kappa of the seeds of upright and mirrored, and of small and large views, at every
+  threshold of the sweep; NaN where there are no such views. Only here are the views at hand.
+- ``colour_information`` (T,) float16: that of the seed at every threshold, for the label-free choice.
 """
 
 from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from data.loading import whole_image
 from stages.context import Context
 from stages.fitting import load_deployed
 from wsss.artifacts import Arrays, write_sharded
-from wsss.cams import class_activation_maps
+from wsss.cams import CamViews, class_activation_views
 from wsss.device import autocast, choose_device, choose_precision
 from wsss.interrupt import check
+from wsss.metrics import THRESHOLDS
+from wsss.metrics.indicators import agreement_curve, colour_information_curve
 from wsss.networks import classification_network
 from wsss.progress import progress_bar
+from wsss.resize import resize_image
 
 
 def compute(context: Context) -> None:
@@ -39,13 +49,36 @@ def compute(context: Context) -> None:
             sample = samples[image_id]
             image = whole_image(sample, config.max_side).to(device)
             with autocast(device, precision):
-                maps = class_activation_maps(
-                    network, image, sample.tags, scales=config.scales, flip=config.flip
+                views = class_activation_views(
+                    network,
+                    image,
+                    sample.tags,
+                    scales=config.scales,
+                    flip=config.flip,
+                    pool=context.config.classify.pool,
                 )
+            maps = views.cams().cpu().numpy().astype(np.float16)
+            small = resize_image(_pixels(image), (maps.shape[1], maps.shape[2]))
             yield {
-                "maps": maps.cpu().numpy().astype(np.float16),
+                "maps": maps,
                 "classes": np.asarray(sample.tags, dtype=np.uint8),
+                "confidence": views.logits.sigmoid().mean(0).cpu().numpy().astype(np.float16),
+                "agreement": _agreement(views),
+                "colour_information": colour_information_curve(small, maps).astype(np.float16),
             }
 
     with progress_bar(len(samples), context.stamp.stage, "img") as bar:
         write_sharded(context.output, context.stamp, list(samples), produce, done=bar.update)
+
+
+def _pixels(image: Tensor) -> NDArray[np.uint8]:
+    """(3, H, W) float in [0, 1] -> (H, W, 3) uint8."""
+    return np.asarray((image.permute(1, 2, 0) * 255).round().byte().cpu().numpy())
+
+
+def _agreement(views: CamViews) -> NDArray[np.float16]:
+    curves = np.full((2, len(THRESHOLDS)), np.nan, np.float16)
+    for row, halves in enumerate((views.mirror_halves(), views.scale_halves())):
+        if halves is not None:
+            curves[row] = agreement_curve(halves[0].cpu().numpy(), halves[1].cpu().numpy())
+    return curves

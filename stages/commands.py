@@ -1,15 +1,16 @@
 """What the command line does: run, stage, status, prune, config."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data import Dataset, open_dataset
 from stages import Planned, differences, execute, plan
-from stages.scoring import score
+from stages.quality.measure import measure
+from stages.quality.report import Subject, bring_up_to_date, flat, report_paths
 from stages.workspace import Run, Workspace, computed, prune
-from wsss.config import Config, TrainConfig, load_config, to_toml
+from wsss.config import Config, TrainConfig, load_config, to_toml, to_tree
 from wsss.errors import UserError
 
 
@@ -39,14 +40,28 @@ class Session:
     planned: dict[str, Planned]
     workspace: Workspace
     run: Run
+    preset: dict[str, Any]
 
-    def scores(self) -> dict[str, Any]:
-        """Scores of every cached stage, by name."""
-        return {
-            name: score(item, self.config, self.dataset, self.workspace.root)
+    def measures(self) -> dict[str, dict[str, Any]]:
+        """Measures of every cached stage that has any, by name; computed where they are not kept."""
+        found = {
+            name: measure(item, self.planned, self.config, self.dataset, self.workspace.root)
             for name, item in self.planned.items()
             if item.cached
         }
+        return {name: values for name, values in found.items() if values is not None}
+
+    def subject(self) -> Subject:
+        """What the run's report is about."""
+        return Subject(
+            run=self.run,
+            config=self.config,
+            preset=self.preset.get("config", {}),
+            preset_name=self.preset.get("name", ""),
+            dataset=self.dataset,
+            planned=self.planned,
+            measures=self.measures(),
+        )
 
 
 def open_session(request: Request, *, writable: bool = True) -> Session:
@@ -67,14 +82,15 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
     index = workspace.file_index(config.data.root)
     dataset = open_dataset(config.data, cache=index if writable else None, progress=True)
     planned = {item.name: item for item in plan(config, dataset, workspace.root)}
-    return Session(config, dataset, planned, workspace, run)
+    return Session(config, dataset, planned, workspace, run, _preset(request, run))
 
 
-def run_all(request: Request) -> None:
-    """Compute every stage that is not cached, score each, print the table and draw the overview."""
+def run_all(request: Request, *, tensorboard: bool = False) -> None:
+    """Compute every stage that is not cached; after each, bring the report up to date; print the table."""
+    _require(tensorboard)
     session = open_session(request)
     _introduce(session)
-    _check_networks(session)
+    check_networks(session)
     session.run.announce(session.planned)
     fresh = []
     for item in session.planned.values():
@@ -82,12 +98,13 @@ def run_all(request: Request) -> None:
             fresh.append(item.name)
         else:
             print(f"{item.name}: cached")
-        session.run.save(session.config, session.planned, session.scores())
-    _finish(session, fresh)
+        refresh_report(session)
+    _finish(session, fresh, tensorboard=tensorboard)
 
 
-def run_stage(request: Request, stage: str, *, force: bool) -> None:
-    """Compute exactly one stage, with its inputs from the cache."""
+def run_stage(request: Request, stage: str, *, force: bool, tensorboard: bool = False) -> None:
+    """Compute exactly one stage, with its inputs from the cache, and bring the report up to date."""
+    _require(tensorboard)
     session = open_session(request)
     if stage not in session.planned:
         raise UserError(
@@ -99,7 +116,7 @@ def run_stage(request: Request, stage: str, *, force: bool) -> None:
     fresh = [stage] if _execute(session, session.planned[stage], force=force) else []
     if not fresh:
         print(f"{stage}: cached; --force computes it anew")
-    _finish(session, fresh)
+    _finish(session, fresh, tensorboard=tensorboard)
 
 
 def show_status(request: Request) -> None:
@@ -122,6 +139,26 @@ def run_prune(workspace: Path, *, dry_run: bool) -> None:
     print(f"{len(removed)} files, {human_bytes(sum(size for _, size in removed))}")
 
 
+def run_report(request: Request, *, tensorboard: bool = False) -> None:
+    """Measure what a run has, bring its report up to date and say where it is."""
+    _require(tensorboard)
+    workspace = Workspace(request.workspace.expanduser().resolve())
+    run = workspace.run(request.name or "default")
+    if not run.record().get("stages"):
+        known = ", ".join(item.folder.name for item in workspace.runs()) or "none"
+        raise UserError(
+            f"run {run.folder.name}: nothing is computed yet in {workspace.root}; runs there: {known}"
+        )
+    session = open_session(request)
+    subject = refresh_report(session)
+    print(table(session, subject.measures, []))
+    if not subject.measures:
+        raise UserError("nothing to report on: none of the stages cams, refine and segment is cached")
+    for path in report_paths(session.run):
+        print(path)
+    _events(subject, tensorboard)
+
+
 def show_config(request: Request) -> None:
     """Print the resolved configuration with every key explained, as TOML."""
     source = request.config
@@ -131,9 +168,8 @@ def show_config(request: Request) -> None:
     print(to_toml(load_config(source, request.overrides), comments=True))
 
 
-def table(session: Session, fresh: Sequence[str]) -> str:
+def table(session: Session, measures: Mapping[str, dict[str, Any]], fresh: Sequence[str]) -> str:
     """One line per stage: what was done, what came out, what it cost."""
-    scores = session.scores()
     rows = [("stage", "state", "result", "time", "cache")]
     for name, item in session.planned.items():
         state = "computed" if name in fresh else "cached" if item.cached else "missing"
@@ -142,7 +178,7 @@ def table(session: Session, fresh: Sequence[str]) -> str:
             (
                 name,
                 state,
-                _result(name, scores.get(name)),
+                _result(name, measures.get(name)) if item.cached else "",
                 "-" if seconds is None else human_seconds(seconds),
                 human_bytes(item.path.stat().st_size) if item.cached else "-",
             )
@@ -176,7 +212,7 @@ def _introduce(session: Session) -> None:
         print(f"note: {note}")
 
 
-def _check_networks(session: Session) -> None:
+def check_networks(session: Session) -> None:
     """Refuse what a later stage could not build before an earlier one computes for hours."""
     for name, item in session.planned.items():
         section = getattr(session.config, name)
@@ -198,30 +234,71 @@ def _execute(session: Session, item: Planned, *, force: bool) -> bool:
     )
 
 
-def _finish(session: Session, fresh: Sequence[str]) -> None:
-    session.run.save(session.config, session.planned, session.scores())
+def _preset(request: Request, run: Run) -> dict[str, Any]:
+    """The file that the configuration started from: this request's, or what the run has recorded."""
+    if request.config is None:
+        recorded: dict[str, Any] = run.record().get("preset", {})
+        return recorded
+    return {"name": request.config.name, "config": flat(to_tree(load_config(request.config, [])))}
+
+
+def refresh_report(session: Session) -> Subject:
+    """Measure what is new, and bring run.json and the report up to date."""
+    subject = session.subject()
+    session.run.save(session.config, session.planned, subject.measures, session.preset)
+    if subject.measures:
+        bring_up_to_date(subject)
+    return subject
+
+
+def _finish(session: Session, fresh: Sequence[str], *, tensorboard: bool) -> None:
+    subject = refresh_report(session)
     if fresh or not session.run.overview.exists():
         from stages.pictures import write_overview
 
         write_overview(session.run.overview, session.planned, session.config, session.dataset)
     print()
-    print(table(session, fresh))
+    print(table(session, subject.measures, fresh))
     print(f"\npictures: {session.run.overview}")
+    if subject.measures:
+        print(f"report:   {report_paths(session.run)[0]}")
+    _events(subject, tensorboard)
 
 
-def _result(name: str, scores: dict[str, Any] | None) -> str:
+def _require(tensorboard: bool) -> None:
+    if tensorboard:
+        from stages.quality.tensorboard import require_tensorboard
+
+        require_tensorboard()
+
+
+def _events(subject: Subject, tensorboard: bool) -> None:
+    if tensorboard:
+        from stages.quality.tensorboard import write_events
+
+        print(f"events:   {write_events(subject)}")
+
+
+def _result(name: str, values: Mapping[str, Any] | None) -> str:
     """A stage's score in words: what was measured, on what, and who chose the threshold."""
-    if scores is None:
-        return "" if name == "classify" else "no masks to score against"
-    miou = _percent(scores["miou"])
+    if name == "classify":
+        return ""
+    if values is None:
+        return "no images to score"
+    if not values["scored_images"]:
+        return "no masks to score against; see the report's indicators"
+    miou = _percent(values["miou"])
     if name == "cams":
+        fixed = values["threshold_chosen_by"].startswith("the configuration")
+        chosen = "set in the configuration" if fixed else "chosen without ground truth"
         return (
-            f"seed mIoU {miou} at {scores['threshold']:.2f} (set in the configuration); "
-            f"best {_percent(scores['best_miou'])} at {scores['best_threshold']:.2f} (chosen by this ground truth)"
+            f"seed mIoU {miou} at {values['threshold']:.2f} ({chosen}); "
+            f"best {_percent(values['best_miou'])} at {values['best_threshold']:.2f} (chosen by this ground truth)"
         )
     if name == "refine":
-        return f"pseudo-mask mIoU {miou} ({_percent(scores['unsure'])} % of pixels left out as unsure)"
-    return f"validation mIoU {miou} ({scores['images']} images)"
+        unsure = _percent(values["indicator.unsure"])
+        return f"pseudo-mask mIoU {miou} ({unsure} % of pixels left out as unsure)"
+    return f"validation mIoU {miou} ({values['scored_images']} images)"
 
 
 def _percent(value: float | None) -> str:

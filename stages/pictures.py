@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import Dataset, Sample
-from data.images import read_image, read_mask
+from data.images import read_image
 from stages import Planned
 from stages.selection import overview_samples
 from wsss.artifacts import Artifact, atomic_path
@@ -39,7 +39,7 @@ def _row(sample: Sample, artifacts: Mapping[str, Artifact], classes: tuple[str, 
         cam_labels=labels,
         pseudo=_mask(artifacts, "refine", sample.id, "masks"),
         prediction=_mask(artifacts, "segment", sample.id, "predictions"),
-        truth=read_mask(sample.mask) if sample.mask else None,
+        truth=sample.mask.read() if sample.mask else None,
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from data import Sample
 from data.images import read_image
 from stages.context import Context
+from stages.threshold import seed_threshold
 from wsss.artifacts import Arrays, Artifact, write_sharded
 from wsss.config import RefineConfig
 from wsss.crf import PRESETS, dense_crf, probabilities, pseudo_mask
@@ -26,7 +27,10 @@ from wsss.workers import ignore_interrupts, pool_workers
 def compute(context: Context) -> None:
     """Compute and write the artifact."""
     samples = {sample.id: sample for sample in context.data.samples}
-    refiner = Refiner(Artifact(context.inputs["cams"]), context.config.refine)
+    cams = Artifact(context.inputs["cams"])
+    background = seed_threshold(context.config.refine, cams)
+    context.log({"stage": context.stamp.stage, "event": "threshold", "background": background})
+    refiner = Refiner(cams, context.config.refine, background)
     workers = pool_workers(context.config.run)
     # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
     with (
@@ -53,6 +57,7 @@ class Refiner:
 
     cams: Artifact
     config: RefineConfig
+    background: float
 
     def __call__(self, sample: Sample) -> Arrays:
         """The arrays ``masks`` and ``labels`` of a sample, both (H, W) uint8."""
@@ -63,7 +68,7 @@ class Refiner:
         labels = np.concatenate([[0], self.cams.read(sample.id, "classes").astype(np.int64) + 1])
         posterior = dense_crf(
             resize_image(image, size),
-            probabilities(maps, self.config.background),
+            probabilities(maps, self.background),
             PRESETS[self.config.preset],
             iterations=self.config.iterations,
         )

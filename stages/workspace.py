@@ -115,8 +115,14 @@ class Run:
         record = {"schema": 1, "stages": {}} | self.record() | {"planned": _fingerprints(stages)}
         write_text(self.folder / "run.json", json.dumps(record, indent=1, ensure_ascii=False))
 
-    def save(self, config: Config, stages: Mapping[str, Planned], results: Mapping[str, Any]) -> None:
-        """Write config.toml and run.json: fingerprint, material and scores of every finished stage."""
+    def save(
+        self,
+        config: Config,
+        stages: Mapping[str, Planned],
+        measures: Mapping[str, Mapping[str, Any]],
+        preset: Mapping[str, Any],
+    ) -> None:
+        """Write config.toml and run.json: fingerprint, material and main scores of every finished stage."""
         write_text(self.config_file, to_toml(config))
         entries = {
             name: {
@@ -124,7 +130,7 @@ class Run:
                 "material": item.stamp.material,
                 "bytes": item.path.stat().st_size,
                 "computed": computed(item),
-                "scores": results.get(name),
+                "scores": _headline(measures.get(name, {})),
             }
             for name, item in stages.items()
             if item.cached
@@ -133,6 +139,7 @@ class Run:
             "schema": 1,
             "classes": list(next(iter(stages.values())).stamp.classes),
             "planned": _fingerprints(stages),
+            "preset": dict(preset),
             "stages": entries,
         }
         write_text(self.folder / "run.json", json.dumps(record, indent=1, ensure_ascii=False))
@@ -177,6 +184,11 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
 
 def _fingerprints(stages: Mapping[str, Planned]) -> dict[str, str]:
     return {name: item.stamp.fingerprint for name, item in stages.items()}
+
+
+def _headline(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The single figures among a stage's measures; lists are in report.json."""
+    return {key: value for key, value in values.items() if not isinstance(value, list)}
 
 
 def _is_remains(path: Path) -> bool:

@@ -48,6 +48,12 @@ def test_stages_do_not_import_each_other() -> None:
             assert not (parts[0] == "stages" and len(parts) > 1 and parts[1] in names), f"{name}: {imported}"
 
 
+def test_no_stage_reads_measures_that_know_the_truth() -> None:
+    for name in ("__init__", "context", "fitting", "threshold", "classify", "cams", "refine", "segment"):
+        found = imports(ROOT / "stages" / f"{name}.py")
+        assert not any(imported.startswith("stages.quality") for imported in found), name
+
+
 @pytest.mark.parametrize(
     ("library", "owner"),
     [

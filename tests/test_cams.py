@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.networks import tiny_plain
-from wsss.cams import cam_grid, class_activation_maps, resized
+from wsss.cams import cam_grid, class_activation_views, resized
 from wsss.networks import PlainNetwork
 
 
@@ -19,6 +19,12 @@ class Colours(nn.Module):
 
 def colour_network() -> PlainNetwork:
     return Colours()  # type: ignore[return-value]
+
+
+def class_activation_maps(
+    network: PlainNetwork, image: Tensor, classes: list[int], *, scales: list[float], flip: bool
+) -> Tensor:
+    return class_activation_views(network, image, classes, scales=scales, flip=flip).cams()
 
 
 def slow_cams(
@@ -84,3 +90,30 @@ def test_a_one_pixel_image() -> None:
     got = class_activation_maps(network, torch.rand(3, 1, 1), [1], scales=[0.5, 1.0, 2.0], flip=True)
     assert got.shape == (1, 1, 1)
     assert cam_grid(1, 5) == (1, 2)
+
+
+def test_halves_are_the_cams_of_their_own_views() -> None:
+    network = tiny_plain(4).eval()
+    views = class_activation_views(network, IMAGE, [2, 0], scales=[1.0, 0.5, 2.0], flip=True)
+    halves = views.mirror_halves(), views.scale_halves()
+    assert halves[0] is not None
+    assert halves[1] is not None
+    upright = class_activation_maps(network, IMAGE, [2, 0], scales=[1.0, 0.5, 2.0], flip=False)
+    assert torch.allclose(halves[0][0], upright, atol=1e-5)
+    small = class_activation_maps(network, IMAGE, [2, 0], scales=[0.5], flip=True)
+    large = class_activation_maps(network, IMAGE, [2, 0], scales=[1.0, 2.0], flip=True)
+    assert torch.allclose(halves[1][0], small, atol=1e-5)
+    assert torch.allclose(halves[1][1], large, atol=1e-5)
+
+
+def test_there_are_no_halves_of_a_single_view() -> None:
+    views = class_activation_views(colour_network(), IMAGE, [1], scales=[1.0], flip=False)
+    assert views.mirror_halves() is None
+    assert views.scale_halves() is None
+
+
+def test_image_scores_of_every_view_pool_all_classes() -> None:
+    views = class_activation_views(colour_network(), IMAGE, [1], scales=[1.0], flip=True, pool="max")
+    wanted = (IMAGE - 0.5).flatten(1).amax(1)
+    assert torch.allclose(views.logits, torch.stack([wanted, wanted]))
+    assert (views.scales, views.mirrored) == ((1.0, 1.0), (False, True))

@@ -118,7 +118,7 @@ def test_the_shipped_presets_load() -> None:
     presets = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
     assert presets
     for preset in presets:
-        assert load_config(preset).data.source in ("folder", "voc")
+        assert load_config(preset).data.source in ("folder", "voc", "coco", "cityscapes")
         assert preset.read_text(encoding="utf-8").startswith("#"), f"{preset} does not say its command"
 
 

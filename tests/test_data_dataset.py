@@ -37,7 +37,7 @@ def test_samples(tmp_path: Path) -> None:
     assert first.size == (20, 30)
     assert first.image_digest == hashlib.sha256(first.image.read_bytes()).hexdigest()
     assert first.mask is not None
-    assert first.mask_digest == hashlib.sha256(first.mask.read_bytes()).hexdigest()
+    assert first.mask_digest == hashlib.sha256(first.mask.file.read_bytes()).hexdigest()
 
 
 def test_size_is_that_of_the_upright_photograph(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.masks import PngMask
 from data.sources import Listing, read_listing
 from data.sources.folder import parse_csv
 from wsss.config import DataConfig
@@ -58,7 +59,7 @@ def test_a_good_listing(tmp_path: Path) -> None:
         ("c", (1,), "train"),
     ]
     assert [e.image for e in found.entries] == [tmp_path / "images" / name for name in IMAGES]
-    assert [e.mask for e in found.entries] == [None, tmp_path / "masks" / "b.png", None]
+    assert [e.mask for e in found.entries] == [None, PngMask(tmp_path / "masks" / "b.png"), None]
     assert found.notes == (f"2 of 3 images without a mask in {tmp_path / 'masks'}",)
 
 
@@ -74,8 +75,8 @@ def test_masks_lie_in_the_same_subfolders(tmp_path: Path) -> None:
     for name in ("masks", "other"):
         (tmp_path / name / "s").mkdir(parents=True)
         (tmp_path / name / "s" / "a.png").touch()
-    assert listing(tmp_path).entries[0].mask == tmp_path / "masks/s/a.png"
-    assert listing(tmp_path, masks="other").entries[0].mask == tmp_path / "other/s/a.png"
+    assert listing(tmp_path).entries[0].mask == PngMask(tmp_path / "masks/s/a.png")
+    assert listing(tmp_path, masks="other").entries[0].mask == PngMask(tmp_path / "other/s/a.png")
     assert listing(tmp_path, masks="").entries[0].mask is None
 
 

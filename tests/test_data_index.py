@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import data.index
+import data.masks
 from data import open_dataset
 from data.images import decode_image, decode_mask
 from tests.trees import make_folder_tree, write_csv
@@ -28,7 +29,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return wrapped
 
     monkeypatch.setattr(data.index, "decode_image", spy(decode_image))
-    monkeypatch.setattr(data.index, "decode_mask", spy(decode_mask))
+    monkeypatch.setattr(data.masks, "decode_mask", spy(decode_mask))
     return names
 
 

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from data import open_dataset
-from data.images import read_mask
+from data.masks import PngMask
 from data.sources import VOC_CLASSES, read_listing
 from data.sources.voc import read_annotation
-from tests.trees import make_voc_tree, write_annotation
+from tests.trees import (
+    make_voc_tree,
+    write_annotation,
+)
 from wsss.config import DataConfig
 from wsss.errors import UserError
 
@@ -35,8 +38,8 @@ def test_a_devkit(tmp_path: Path) -> None:
     ]
     assert (len(data), len(data.split("val")), data.notes) == (6, 2, ())
     for sample in data.samples:
-        assert sample.mask == tmp_path / "SegmentationClass" / f"{sample.id}.png"
-        labels = set(np.unique(read_mask(sample.mask)).tolist())
+        assert sample.mask == PngMask(tmp_path / "SegmentationClass" / f"{sample.id}.png")
+        labels = set(np.unique(sample.mask.read()).tolist())
         assert labels == {0, 255, *(tag + 1 for tag in sample.tags)}
 
 
@@ -65,7 +68,7 @@ def test_other_lists_and_masks(tmp_path: Path) -> None:
     settings = {"source": "voc", "root": config.root, "classes": config.classes, "train_split": "train_aug"}
     found = read_listing(DataConfig(**settings, masks="Aug"))  # type: ignore[arg-type]
     assert [e.split for e in found.entries] == ["train_aug", "train_aug", "val", "val"]
-    assert found.entries[0].mask == tmp_path / "Aug" / "2007_000000.png"
+    assert found.entries[0].mask == PngMask(tmp_path / "Aug" / "2007_000000.png")
     found = read_listing(DataConfig(**settings, masks=""))  # type: ignore[arg-type]
     assert found.entries[0].mask is None
     refused(DataConfig(**settings, masks="None"), str(tmp_path / "None"), "data.masks")  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wsss.metrics import SeedCounts, confusion_counts, mask_scores
+from wsss.metrics import SeedCounts, confusion_counts, mask_scores, seed_labels
 
 
 def masks(seed: int, labels: int, ignore: bool = True) -> NDArray[np.uint8]:
@@ -48,6 +48,7 @@ def test_scores_by_hand() -> None:
     assert scores.precision[:3].tolist() == pytest.approx([1 / 2, 2 / 3, 1])
     assert scores.accuracy == pytest.approx(4 / 7)
     assert scores.undecided == pytest.approx(1 / 7)
+    assert scores.fwiou == pytest.approx((2 * 1 / 3 + 3 * 1 / 2 + 2 * 1 / 2) / 7)
 
 
 def test_a_class_that_is_only_invented_counts_as_zero() -> None:
@@ -99,8 +100,9 @@ def test_seed_sweep_equals_thresholding_again_and_again(seed: int, kinds: int) -
                 if kinds and cams[:, y, x].max() >= np.float32(threshold):
                     seed_mask[y, x] = classes[cams[:, y, x].argmax()] + 1
         wanted = confusion_counts(truth, seed_mask, labels)
-        assert sweep.confusion(index).tolist() == wanted.tolist()
-    assert sweep.curve()[1] == pytest.approx(mask_scores(sweep.confusion(1), 1).miou, nan_ok=True)
+        assert sweep.ious()[index] == pytest.approx(mask_scores(wanted, 1).iou, nan_ok=True)
+        assert sweep.curve()[index] == pytest.approx(mask_scores(wanted, 1).miou, nan_ok=True)
+        assert (seed_labels(cams, classes, threshold) == seed_mask).all()
 
 
 def test_the_sweep_does_not_stop_at_the_first_drop() -> None:

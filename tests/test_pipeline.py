@@ -11,7 +11,7 @@ from PIL import Image
 
 from stages import STAGE_NAMES
 from stages.commands import Request, open_session, run_all, run_prune, run_stage, show_status
-from stages.scoring import score
+from stages.quality.measure import measure
 from tests.pipelines import request
 from tests.trees import make_folder_tree, make_voc_tree
 from wsss.artifacts import Artifact
@@ -56,7 +56,7 @@ def test_a_run_leaves_artifacts_records_and_pictures(finished: Path, data: DataC
     assert [key.split("/")[0] for key in hashes(finished)] == sorted(STAGE_NAMES)
     record = json.loads((finished / "tiny" / "run.json").read_text())
     assert list(record["stages"]) == list(STAGE_NAMES)
-    assert record["stages"]["cams"]["scores"]["threshold_chosen_by"].startswith("configuration")
+    assert record["stages"]["cams"]["scores"]["threshold_chosen_by"].startswith("the configuration")
     assert 0 <= record["stages"]["segment"]["scores"]["miou"] <= 1
     with Image.open(finished / "tiny" / "overview.png") as picture:
         assert picture.width > 1000
@@ -153,7 +153,7 @@ def test_deleting_the_training_masks_changes_no_weak_artifact(
     moved = Path(shutil.copytree(data.root, tmp_path / "data"))
     for sample in open_session(request(data, finished)).dataset.split("train").samples:
         assert sample.mask is not None
-        (moved / sample.mask.relative_to(data.root)).unlink()
+        (moved / sample.mask.file.relative_to(data.root)).unlink()
     other = DataConfig(source=data.source, root=str(moved))
     run_all(request(other, tmp_path / "ws"))
     assert hashes(tmp_path / "ws") == hashes(finished)  # segment too: pseudo-masks are all it learns from
@@ -175,11 +175,10 @@ def test_scores_equal_a_direct_evaluation(finished: Path, data: DataConfig) -> N
     labels = len(session.dataset.classes) + 1
     artifact = Artifact(session.planned["segment"].path)
     counts = sum(
-        confusion_counts(np.array(Image.open(s.mask)), artifact.read(s.id, "predictions"), labels)
-        for s in samples
-        if s.mask
+        confusion_counts(s.mask.read(), artifact.read(s.id, "predictions"), labels) for s in samples if s.mask
     )
-    scores = score(session.planned["segment"], session.config, session.dataset, finished)
+    planned = session.planned
+    scores = measure(planned["segment"], planned, session.config, session.dataset, finished)
     assert scores is not None
     assert scores["miou"] == pytest.approx(mask_scores(np.asarray(counts), len(samples)).miou)
 
@@ -187,11 +186,11 @@ def test_scores_equal_a_direct_evaluation(finished: Path, data: DataConfig) -> N
 def test_scores_follow_the_threshold_without_recomputing_cams(workspace: Path, data: DataConfig) -> None:
     for background in (0.1, 0.5):
         session = open_session(request(data, workspace, f"refine.background={background}"))
-        scores = session.scores()["cams"]
+        scores = session.measures()["cams"]
         assert scores["threshold"] == background
         index = scores["thresholds"].index(background)
-        assert scores["miou"] == pytest.approx(scores["curve"][index])
-        assert scores["best_miou"] == max(scores["curve"])
+        assert scores["miou"] == pytest.approx(scores["curve.miou"][index])
+        assert scores["best_miou"] == max(scores["curve.miou"])
 
 
 def test_status_says_what_would_run_and_why(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class OverviewRow:
     truth: NDArray[np.uint8] | None
 
 
+@cache
 def voc_palette() -> NDArray[np.uint8]:
     """The VOC colours, (256, 3) uint8: bit j of a label's three bits sets bit 7-j of R, G, B; 255 is pale."""
     palette = np.zeros((256, 3), dtype=np.uint8)
@@ -47,6 +49,7 @@ def voc_palette() -> NDArray[np.uint8]:
             digit = label >> (3 * bit)
             for channel in range(3):
                 palette[label, channel] |= ((digit >> channel) & 1) << (7 - bit)
+    palette.flags.writeable = False
     return palette
 
 

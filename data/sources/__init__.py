@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.masks import Mask
+from data.sources.cityscapes import read_cityscapes
+from data.sources.coco import read_coco
 from data.sources.folder import read_folder
-from data.sources.rows import RawListing, plural, split_notes
+from data.sources.rows import RawListing, origin_notes, plural, split_notes
 from data.sources.tags import check_training_classes, settle_classes
 from data.sources.voc import VOC_CLASSES, read_voc
 from wsss.config import DataConfig
@@ -22,7 +25,7 @@ class Entry:
     image: Path
     tags: tuple[int, ...]
     split: str
-    mask: Path | None
+    mask: Mask | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,12 @@ class Listing:
     notes: tuple[str, ...]
 
 
-_READERS = {"folder": read_folder, "voc": read_voc}
+_READERS = {
+    "folder": read_folder,
+    "voc": read_voc,
+    "coco": read_coco,
+    "cityscapes": read_cityscapes,
+}
 
 
 def read_listing(config: DataConfig) -> Listing:
@@ -55,7 +63,12 @@ def read_listing(config: DataConfig) -> Listing:
     classes = settle_classes(raw)
     check_training_classes(raw, classes, config.train_split)
     entries = _entries(raw, classes)
-    notes = (*split_notes(raw, config.val_split), *_entry_notes(entries, raw.masks))
+    notes = (
+        *raw.notes,
+        *origin_notes(raw.rows),
+        *split_notes(raw, config.val_split),
+        *_entry_notes(entries, raw),
+    )
     return Listing(root=raw.root, classes=classes, entries=entries, notes=notes)
 
 
@@ -67,25 +80,21 @@ def _entries(raw: RawListing, classes: Sequence[str]) -> tuple[Entry, ...]:
             image=raw.images / row.image,
             tags=tuple(sorted(index[tag] for tag in row.tags)),
             split=row.split,
-            mask=_mask(raw.masks, row.id),
+            mask=row.mask,
         )
         for row in raw.rows
     )
     return tuple(sorted(entries, key=lambda entry: entry.id))
 
 
-def _mask(folder: Path | None, name: str) -> Path | None:
-    path = folder / f"{name}.png" if folder else None
-    return path if path and path.is_file() else None
-
-
-def _entry_notes(entries: Sequence[Entry], masks: Path | None) -> list[str]:
+def _entry_notes(every: Sequence[Entry], raw: RawListing) -> list[str]:
     notes = []
+    entries = [entry for entry in every if entry.split != raw.unlabelled]
     untagged = sum(not entry.tags for entry in entries)
     if untagged:
         verb = "has" if untagged == 1 else "have"
         notes.append(f"{plural(untagged, 'image')} {verb} no tags: treated as showing background only")
     unmasked = sum(entry.mask is None for entry in entries)
-    if masks and unmasked:
-        notes.append(f"{unmasked} of {plural(len(entries), 'image')} without a mask in {masks}")
+    if raw.masks and unmasked:
+        notes.append(f"{unmasked} of {plural(len(entries), 'image')} without a mask in {raw.masks}")
     return notes

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data.sources.rows import RawListing, Row, check_rows, existing_folder, mask_folder, read_text
+from data.sources.rows import RawListing, Row, check_rows, existing_folder, mask_folder, read_text, with_masks
 from data.sources.tags import read_class_file
 from wsss.config import DataConfig
 from wsss.errors import UserError, listed
 
-_COLUMNS = ("image", "tags", "split")
+_COLUMNS = ("image", "tags", "split", "derived_from")
 _EXPECTED = "Expected the header image,tags or image,tags,split (commas between columns, ; between tags)"
 
 
@@ -25,8 +25,8 @@ def read_folder(config: DataConfig) -> RawListing:
         UserError: a missing folder, CSV or image, no training images, or a CSV that is not of this form.
     """
     root = existing_folder(Path(config.root), "root")
-    images = existing_folder(root / config.images, "images")
-    place = root / config.labels
+    images = existing_folder(root / ("images" if config.images == "auto" else config.images), "images")
+    place = root / ("labels.csv" if config.labels == "auto" else config.labels)
     if not place.is_file():
         raise UserError(
             f"{place}: no such file. Expected a CSV with the header image,tags[,split]: see data.labels."
@@ -34,7 +34,7 @@ def read_folder(config: DataConfig) -> RawListing:
     rows = parse_csv(read_text(place), place, config.train_split)
     splits = (config.train_split, config.val_split)
     _check_split_names(rows, place, splits)
-    classes, classes_from = _class_list(root, config, place)
+    classes, classes_from = class_list(root, config, place)
     raw = RawListing(
         root=root,
         place=place,
@@ -46,7 +46,7 @@ def read_folder(config: DataConfig) -> RawListing:
         ignored=Counter(row.split for row in rows if row.split not in splits),
     )
     check_rows(raw, config.train_split)
-    return raw
+    return with_masks(raw, [raw.masks]) if raw.masks else raw
 
 
 def parse_csv(text: str, place: Path, default_split: str) -> list[Row]:
@@ -63,7 +63,11 @@ def parse_csv(text: str, place: Path, default_split: str) -> list[Row]:
         tags = tuple(value["tags"].split(";")) if value["tags"] else ()
         rows.append(
             Row(
-                where=f"line {line}", image=value["image"], tags=tags, split=value.get("split", default_split)
+                where=f"line {line}",
+                image=value["image"],
+                tags=tags,
+                split=value.get("split", default_split),
+                derived_from=value.get("derived_from", ""),
             )
         )
     if wrong:
@@ -124,7 +128,8 @@ def _check_split_names(rows: Sequence[Row], place: Path, splits: Sequence[str]) 
         )
 
 
-def _class_list(root: Path, config: DataConfig, place: Path) -> tuple[tuple[str, ...] | None, str]:
+def class_list(root: Path, config: DataConfig, place: Path) -> tuple[tuple[str, ...] | None, str]:
+    """Return the classes that data.classes or classes.txt names, None where the tags decide; and where from."""
     if config.classes:
         return config.classes, "data.classes"
     path = root / "classes.txt"

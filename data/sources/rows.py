@@ -1,15 +1,18 @@
-"""What both readers hand over, and the checks of image paths and splits that both need."""
+"""What every reader hands over, and the checks of image paths and splits that all need."""
 
 import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data.masks import Mask, PngMask
+from data.sbd import SbdMask
 from wsss.errors import SHOWN, UserError, listed
 
+_MASK_KINDS: tuple[tuple[str, Callable[[Path], Mask]], ...] = ((".png", PngMask), (".mat", SbdMask))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -23,12 +26,16 @@ class Row:
         image: path relative to the images folder, with its extension.
         tags: class names as written.
         split: name of its split.
+        mask: where its labels are, None for none.
+        derived_from: what its tags were derived from, where the list says so.
     """
 
     where: str
     image: str
     tags: tuple[str, ...]
     split: str
+    mask: Mask | None = None
+    derived_from: str = ""
 
     @property
     def id(self) -> str:
@@ -43,10 +50,12 @@ class RawListing:
     Attributes:
         place: the file or folder that lists the images, to name in errors.
         images: folder of the photographs.
-        masks: folder of the masks, None for none.
+        masks: where masks were looked for, None for nowhere.
         classes: the class list that comes with the layout, None where the tags decide.
         classes_from: where that list comes from, to name in errors.
         ignored: number of images in each split that is not read.
+        notes: what the user should know of this layout, a sentence each.
+        unlabelled: a split that is published without tags and masks.
     """
 
     root: Path
@@ -57,6 +66,8 @@ class RawListing:
     classes_from: str
     rows: tuple[Row, ...]
     ignored: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+    unlabelled: str = ""
 
 
 def existing_folder(path: Path, key: str) -> Path:
@@ -73,6 +84,22 @@ def mask_folder(root: Path, setting: str, usual: str) -> Path | None:
     if setting == "auto":
         return root / usual if (root / usual).is_dir() else None
     return existing_folder(root / setting, "masks") if setting else None
+
+
+def with_masks(raw: RawListing, folders: Sequence[Path]) -> RawListing:
+    """Give each row the mask of its id from the first of the ``folders`` that has one."""
+    rows = (replace(row, mask=find_mask(folders, row.id)) for row in raw.rows)
+    return replace(raw, rows=tuple(rows))
+
+
+def find_mask(folders: Sequence[Path], name: str) -> Mask | None:
+    """Return <name>.png, or <name>.mat of SBD, from the first of the ``folders`` that has one."""
+    for folder in folders:
+        for extension, kind in _MASK_KINDS:
+            place = f"{folder}/{name}{extension}"
+            if os.path.isfile(place):  # noqa: PTH113
+                return kind(Path(place))
+    return None
 
 
 def read_text(path: Path) -> str:
@@ -170,12 +197,22 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def origin_notes(rows: Sequence[Row]) -> list[str]:
+    """What the list says of tags that were not given but derived."""
+    origins = Counter(row.derived_from for row in rows if row.derived_from)
+    return [
+        f"tags of {plural(n, 'image')} were derived from {origin}" for origin, n in sorted(origins.items())
+    ]
+
+
 def split_notes(raw: RawListing, val: str) -> Sequence[str]:
     """What the user should know about the splits."""
     notes = []
     if raw.ignored:
         names = listed([f"{name!r} ({n})" for name, n in sorted(raw.ignored.items())], ", ")
         notes.append(f"{plural(sum(raw.ignored.values()), 'image')} of other splits are ignored: {names}")
+    if any(row.split == raw.unlabelled for row in raw.rows):
+        notes.append(f"the split {raw.unlabelled!r} has neither tags nor masks: predicted, and not scored")
     if not any(row.split == val for row in raw.rows):
         notes.append(f"no validation images: no image has the split {val!r}")
     return notes

@@ -27,13 +27,13 @@ def settle_classes(raw: RawListing) -> tuple[str, ...]:
     """
     if raw.classes is not None:
         check_class_names(raw.classes, raw.classes_from)
-        known = {_fold(name): (name, raw.classes_from) for name in raw.classes}
+        known = {fold(name): (name, raw.classes_from) for name in raw.classes}
         _check_tags(raw, known, closed=True)
         return raw.classes
     known = {}
     for row in raw.rows:
         for tag in row.tags:
-            known.setdefault(_fold(tag), (tag, row.where))
+            known.setdefault(fold(tag), (tag, row.where))
     _check_tags(raw, known, closed=False)
     names = tuple(sorted(name for name, _ in known.values()))
     check_class_names(names, f"the tags of {raw.place}")
@@ -68,7 +68,7 @@ def check_training_classes(raw: RawListing, classes: Sequence[str], train: str) 
         )
 
 
-def _fold(name: str) -> str:
+def fold(name: str) -> str:
     """What two spellings of one name have in common: letter case and Unicode form set aside."""
     return unicodedata.normalize("NFC", name).casefold()
 
@@ -78,10 +78,10 @@ def _name_problems(names: Sequence[str]) -> Iterator[str]:
     for name in names:
         if name != name.strip() or not name:
             yield f"class {name!r} has stray spaces or is empty"
-        elif _fold(name) == "background":
+        elif fold(name) == "background":
             yield f"class {name!r} is reserved: the background is label 0 and not listed"
-        elif first.setdefault(_fold(name), name) != name:
-            yield f"class {name!r} differs only in letter case from {first[_fold(name)]!r}"
+        elif first.setdefault(fold(name), name) != name:
+            yield f"class {name!r} differs only in letter case from {first[fold(name)]!r}"
     yield from (f"class {name!r} is listed {n} times" for name, n in Counter(names).items() if n > 1)
 
 
@@ -100,12 +100,12 @@ def _check_tags(raw: RawListing, known: _Known, *, closed: bool) -> None:
 
 def _tag_problems(row: Row, known: _Known, *, closed: bool, suggest: bool) -> Iterator[str]:
     for tag in row.tags:
-        name, where = known.get(_fold(tag), (None, ""))
+        name, where = known.get(fold(tag), (None, ""))
         if not tag:
             yield "an empty tag (a doubled or trailing ;)"
         elif tag != tag.strip():
             yield f"tag {tag!r} has stray spaces"
-        elif _fold(tag) == "background":
+        elif fold(tag) == "background":
             yield f"tag {tag!r} is reserved: leave the tags empty if an image shows background only"
         elif name is None and closed:
             yield f"unknown tag {tag!r}{_suggestion(tag, known) if suggest else ''}"
@@ -117,5 +117,5 @@ def _tag_problems(row: Row, known: _Known, *, closed: bool, suggest: bool) -> It
 
 
 def _suggestion(tag: str, known: _Known) -> str:
-    close = difflib.get_close_matches(_fold(tag), known, n=1)
+    close = difflib.get_close_matches(fold(tag), known, n=1)
     return f" (did you mean {known[close[0]][0]!r}?)" if close else ""

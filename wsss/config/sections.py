@@ -27,13 +27,24 @@ def option(
 class DataConfig:
     """The photographs, their tags and, where there are any, their masks."""
 
-    source: Literal["folder", "voc"] = option(
-        "folder", "layout on disk: a folder with a CSV, or the VOC devkit"
+    source: Literal["folder", "voc", "coco", "cityscapes"] = option(
+        "folder", "layout on disk: a folder with a CSV, the VOC devkit, COCO, or Cityscapes"
     )
     root: str = option("", "folder of the data set; a relative path in a TOML file is relative to that file")
-    labels: str = option("labels.csv", "folder source: the CSV `image,tags[,split]`, relative to root")
-    images: str = option("images", "folder source: the folder of the photographs, relative to root")
-    masks: str = option("auto", "folder source: 'auto' (the folder masks, if there), '' (none) or a folder")
+    labels: str = option(
+        "auto",
+        "folder: the CSV `image,tags[,split]` (auto: labels.csv); coco: the JSON of a split "
+        "(auto: annotations/instances_{split}.json); relative to root",
+    )
+    images: str = option(
+        "auto",
+        "folder of the photographs, relative to root; folder source: auto is images; coco: auto is {split} or "
+        "images/{split}",
+    )
+    masks: str = option("auto", "'auto' (where the layout has them), '' (none) or a folder, relative to root")
+    tags: str = option(
+        "", "voc source: a CSV `image,tags,derived_from` for images without an annotation (command `tags`)"
+    )
     classes: tuple[str, ...] = option(
         (), "class names in the order of the mask values 1..C; empty: classes.txt, else tags"
     )
@@ -132,6 +143,9 @@ class RefineConfig:
         "irn", "published CRF parameters by name"
     )
     iterations: int = option(10, "mean-field iterations", low=1, high=100)
+    threshold: Literal["fixed", "label-free"] = option(
+        "fixed", "background as it is set, or chosen without ground truth (docs/indicators.md)"
+    )
     background: float = option(
         0.15, "background score beside CAMs in [0, 1]: the threshold of the seed", low=0, high=1
     )

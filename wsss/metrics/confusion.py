@@ -3,16 +3,12 @@
 ``L = C + 1`` labels: 0 background, 1..C the classes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 IGNORE = 255
-THRESHOLDS: tuple[float, ...] = tuple(round(0.01 * step, 2) for step in range(1, 100))
-"""The background scores of a seed's sweep."""
-
 Counts = NDArray[np.int64]
 
 
@@ -56,6 +52,7 @@ class MaskScores:
         precision: (L,).
         recall: (L,).
         accuracy: share of truth pixels labelled rightly.
+        fwiou: frequency-weighted IoU: the labels' IoU, weighted by their share of the truth's pixels.
         undecided: share of truth pixels without a decision.
         images: number of images scored.
     """
@@ -66,6 +63,7 @@ class MaskScores:
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
     accuracy: float
+    fwiou: float
     undecided: float
     images: int
 
@@ -75,66 +73,18 @@ def mask_scores(counts: Counts, images: int) -> MaskScores:
     decided = counts[:, :-1]
     right = np.diagonal(decided)
     total = counts.sum()
+    iou = _iou(right, counts.sum(1), decided.sum(0))
     return MaskScores(
-        miou=_mean(_iou(right, counts.sum(1), decided.sum(0))),
+        miou=_mean(iou),
         miou_sure=_mean(_iou(right, decided.sum(1), decided.sum(0))),
-        iou=_iou(right, counts.sum(1), decided.sum(0)),
+        iou=iou,
         precision=_ratio(right, decided.sum(0)),
         recall=_ratio(right, counts.sum(1)),
         accuracy=float(_ratio(right.sum(), total)),
+        fwiou=float(np.nansum(iou * counts.sum(1)) / total) if total else float("nan"),
         undecided=float(_ratio(counts[:, -1].sum(), total)),
         images=images,
     )
-
-
-class SeedCounts:
-    """Confusion of the seed (CAMs against a background score) at every threshold, in one pass.
-
-    A pixel's label is its strongest class where that CAM reaches the threshold, else background. Counting
-    pixels by (truth, strongest class, bin of its value) gives all thresholds at once by cumulative sums.
-
-    Args:
-        labels: L.
-        thresholds: ascending background scores in (0, 1).
-    """
-
-    def __init__(self, labels: int, thresholds: Sequence[float] = THRESHOLDS) -> None:
-        self.labels = labels
-        self.thresholds = np.asarray(thresholds, dtype=np.float32)
-        self.images = 0
-        self._bins = np.zeros((labels, labels, len(thresholds) + 1), dtype=np.int64)
-
-    def add(self, truth: NDArray[np.uint8], cams: NDArray[np.floating], classes: NDArray[np.integer]) -> None:
-        """Count one image.
-
-        Args:
-            truth: (H, W) labels or 255.
-            cams: (K, H, W) in [0, 1], on the truth's grid; K may be 0.
-            classes: (K,) classes 0..C-1 of the maps.
-        """
-        self.images += 1
-        counted = truth != IGNORE
-        rows = truth[counted].astype(np.int64)
-        if len(cams) == 0:
-            strongest, values = np.zeros_like(rows), np.zeros(rows.shape, np.float32)
-        else:
-            strongest = classes.astype(np.int64)[cams.argmax(0)[counted]] + 1
-            values = cams.max(0)[counted].astype(np.float32)
-        reached = np.searchsorted(self.thresholds, values, side="right")  # thresholds <= value
-        size = self._bins.shape
-        flat = (rows * size[1] + strongest) * size[2] + reached
-        self._bins += np.bincount(flat, minlength=self._bins.size).reshape(size)
-
-    def confusion(self, index: int) -> Counts:
-        """Confusion matrix (L, L + 1) at ``thresholds[index]``."""
-        counts = np.zeros((self.labels, self.labels + 1), dtype=np.int64)
-        counts[:, :-1] = self._bins[:, :, index + 1 :].sum(2)
-        counts[:, 0] += self._bins[:, :, : index + 1].sum((1, 2))
-        return counts
-
-    def curve(self) -> list[float]:
-        """mIoU at every threshold."""
-        return [mask_scores(self.confusion(index), self.images).miou for index in range(len(self.thresholds))]
 
 
 def _iou(right: Counts, truth: Counts, predicted: Counts) -> NDArray[np.float64]:

@@ -1,0 +1,185 @@
+"""`compare`: two or more reports side by side: on the terminal, as JSON and as one HTML page."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.quality.gallery import Exhibit, Panel
+from stages.quality.pairing import StagePair, config_differences, pair_stage
+from stages.quality.report import SCHEMA
+from stages.quality.values import Values
+from stages.quality.wording import INDICATORS, STAGE_TITLES
+from wsss.errors import UserError
+from wsss.report.page import percent, render, signed
+
+SHOWN = 3
+"""Images shown of those that gained and of those that lost most."""
+ON_TERMINAL = ("miou", "boundary_iou", "failure1.recall_tiny", "failure1.recall_thin", "failure2.mistaken")
+
+Painter = Callable[[str, str, Values, Values], tuple[tuple[int, ...], tuple[Panel, ...]]]
+"""(stage, image id, report A, report B) -> labels, pictures; UserError where photographs or masks are not at hand."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The first run against another.
+
+    Attributes:
+        a: name of the first.
+        b: name of the other.
+        stages: what both have.
+        notes: what is not comparable at all.
+    """
+
+    a: str
+    b: str
+    stages: tuple[StagePair, ...]
+    notes: tuple[str, ...]
+
+
+def load_report(path: Path) -> Values:
+    """A report.json.
+
+    Raises:
+        UserError: not there, not a report, or of another schema.
+    """
+    try:
+        values: Values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; `report RUN` writes it") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); `report RUN` writes it anew") from None
+    if not isinstance(values, dict) or not {"schema", "run", "labels", "config"} <= values.keys():
+        raise UserError(f"{path}: not a report of this program; expected the report.json of a run")
+    if values["schema"] != SCHEMA:
+        raise UserError(f"{path}: schema {values['schema']}, expected {SCHEMA}; `report RUN` writes it anew")
+    return values
+
+
+def pair_reports(reports: Sequence[Values], names: Sequence[str], *, resamples: int) -> list[Pair]:
+    """The first report against each of the others."""
+    first = reports[0]
+    pairs = []
+    for other, name in zip(reports[1:], names[1:], strict=True):
+        both = [stage for stage in STAGE_TITLES if f"{stage}.split" in first and f"{stage}.split" in other]
+        stages = tuple(pair_stage(stage, first, other, resamples=resamples) for stage in both)
+        pairs.append(Pair(names[0], name, stages, tuple(_missing(first, other, names[0], name))))
+    return pairs
+
+
+def worse_by(pairs: Sequence[Pair], points: float) -> list[str]:
+    """Sentences for every stage whose mIoU fell by more than ``points`` (in points of mIoU).
+
+    Raises:
+        UserError: nothing was comparable, so that there is nothing to judge by.
+    """
+    scored = [(pair, stage, stage.scores[0]) for pair in pairs for stage in pair.stages if stage.scores]
+    if not scored:
+        raise UserError(
+            "--fail-if-worse: the runs have no comparable scores (no common images with the same masks)"
+        )
+    return [
+        f"{pair.b}: {STAGE_TITLES[stage.stage]}: mIoU {signed(line.difference)} against {pair.a}"
+        for pair, stage, line in scored
+        if line.difference is not None and 100 * line.difference < -points
+    ]
+
+
+def as_json(pairs: Sequence[Pair], reports: Sequence[Values]) -> dict[str, Any]:
+    """The comparison as plain values."""
+    differences = [{"key": key, "values": values} for key, values in config_differences(reports)]
+    return {"schema": SCHEMA, "config": differences, "pairs": [asdict(pair) for pair in pairs]}
+
+
+def as_text(pairs: Sequence[Pair], reports: Sequence[Values], names: Sequence[str]) -> str:
+    """The comparison for a terminal."""
+    lines = []
+    for key, values in config_differences(reports):
+        lines.append(
+            f"{key}: " + " | ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
+        )
+    for pair in pairs:
+        lines += ["", f"{pair.b} against {pair.a}", *(f"  note: {note}" for note in pair.notes)]
+        for stage in pair.stages:
+            lines += _stage_text(stage, pair)
+    lines += ["", "* the 95 % interval (paired bootstrap over images) excludes zero"]
+    return "\n".join(lines)
+
+
+def as_page(pairs: Sequence[Pair], reports: Sequence[Values], names: Sequence[str], paint: Painter) -> str:
+    """The comparison as one HTML page."""
+    shown = {}
+    for other, pair in zip(reports[1:], pairs, strict=True):
+        for stage in pair.stages:
+            shown[pair.b, stage.stage] = _exhibits(stage, reports[0], other, paint)
+    return render(
+        "compare.html",
+        reports=reports,
+        names=names,
+        pairs=pairs,
+        differences=config_differences(reports),
+        titles=STAGE_TITLES,
+        indicators=INDICATORS,
+        shown=shown,
+        versions=_version_differences(reports, names),
+    )
+
+
+def _missing(first: Values, other: Values, a: str, b: str) -> list[str]:
+    notes = []
+    for stage, title in STAGE_TITLES.items():
+        has = [f"{stage}.split" in report for report in (first, other)]
+        if has[0] != has[1]:
+            notes.append(f"{title}: only {a if has[0] else b} has it.")
+    data = [
+        {stage: report.get(f"{stage}.data") for stage in ("classify", "segment")} for report in (first, other)
+    ]
+    if any(data[0][stage] != data[1][stage] for stage in data[0] if data[0][stage] and data[1][stage]):
+        notes.append(
+            "The two were trained on different data (photographs, tags or splits, or masks under full supervision)."
+        )
+    return notes
+
+
+def _stage_text(stage: StagePair, pair: Pair) -> list[str]:
+    lines = [f"  {STAGE_TITLES[stage.stage]}, {len(stage.images)} images"]
+    lines += [f"    note: {note}" for note in stage.notes]
+    wanted = [line for line in (*stage.scores, *stage.failures) if line.key in ON_TERMINAL]
+    if wanted:
+        lines.append(f"    {'':24} {pair.a[:12]:>12} {pair.b[:12]:>12} {'difference':>11}   95 % interval")
+    for line in wanted:
+        interval = f"[{signed(line.low)}, {signed(line.high)}]" if line.low is not None else ""
+        lines.append(
+            f"    {line.title:24} {percent(line.a):>12} {percent(line.b):>12} {signed(line.difference):>11}   "
+            f"{interval}{' *' if line.sure else ''}"
+        )
+    return lines
+
+
+def _exhibits(stage: StagePair, a: Values, b: Values, paint: Painter) -> tuple[list[Exhibit], str]:
+    """The images that lost and gained most, and why there are no pictures if there are none."""
+    lost = [row for row in stage.changes[:SHOWN] if row[2] < row[1]]
+    gained = [row for row in reversed(stage.changes[-SHOWN:]) if row[2] > row[1]]
+    exhibits = []
+    try:
+        for group, rows in (("gained", gained), ("lost", lost)):
+            for image_id, before, after in rows:
+                caption = f"mIoU {percent(before)} to {percent(after)}"
+                labels, panels = paint(stage.stage, image_id, a, b)
+                exhibits.append(Exhibit(group, image_id, caption, labels, panels))
+    except UserError as error:
+        return [], str(error)
+    return exhibits, ""
+
+
+def _version_differences(reports: Sequence[Values], names: Sequence[str]) -> list[str]:
+    software: list[Mapping[str, str]] = [report.get("software", {}) for report in reports]
+    packages = dict.fromkeys(package for versions in software for package in versions)
+    return [
+        f"{package}: "
+        + ", ".join(f"{name} {versions.get(package)}" for name, versions in zip(names, software, strict=True))
+        for package in packages
+        if len({versions.get(package) for versions in software}) > 1
+    ]

@@ -1,0 +1,197 @@
+"""The report of a run: report.json for programs, report.html for people. Both follow the run's artifacts."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data import Dataset
+from stages import Planned, software_versions
+from stages.quality.gallery import Exhibit, choose, exhibit
+from stages.quality.measure import measure_key, scored_samples
+from stages.quality.values import Values
+from stages.quality.wording import INDICATORS, STAGE_TITLES, stage_sentences
+from stages.workspace import Run, computed
+from wsss.artifacts import Artifact, canonical_json, write_text
+from wsss.config import Config, to_tree
+from wsss.report.page import render
+from wsss.weights import weights_identity
+
+SCHEMA = 1
+"""Of report.json: raised when a key changes its meaning; docs/report.md describes it."""
+SOURCE_VERSION = 2
+"""Raised when a page is drawn differently from the same figures, so that old pages are drawn anew."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is reported on.
+
+    Attributes:
+        run: the run's folder.
+        config: its configuration.
+        preset: flat configuration of the file it started from; empty if unknown.
+        preset_name: that file's name.
+        dataset: its data, with masks where there are any.
+        planned: its stages.
+        measures: of every measured stage.
+    """
+
+    run: Run
+    config: Config
+    preset: Mapping[str, Any]
+    preset_name: str
+    dataset: Dataset
+    planned: Mapping[str, Planned]
+    measures: Mapping[str, Values]
+
+
+def bring_up_to_date(subject: Subject) -> bool:
+    """Write report.json and report.html unless both are there and say the same; returns whether they were written."""
+    material = _material(subject)
+    page, values_file = report_paths(subject.run)
+    if page.exists() and _recorded_material(values_file) == material:
+        return False
+    values = report_values(subject) | {"material": material}
+    html = render("report.html", **page_context(values, subject))
+    write_text(page, html)
+    write_text(values_file, json.dumps(values, ensure_ascii=False, allow_nan=False))
+    return True
+
+
+def report_paths(run: Run) -> tuple[Path, Path]:
+    """(report.html, report.json) of a run."""
+    return run.folder / "report.html", run.folder / "report.json"
+
+
+def report_values(subject: Subject) -> Values:
+    """report.json: flat, one key per figure; a stage's figures start with its name (docs/report.md)."""
+    classes = list(subject.dataset.classes)
+    values: Values = {
+        "schema": SCHEMA,
+        "run": subject.run.folder.name,
+        "classes": classes,
+        "labels": ["background", *classes],
+        "seed": subject.config.seed,
+        "preset": subject.preset_name,
+        "config": flat(to_tree(subject.config)),
+        "config_changed": changed(subject),
+        "pretraining": pretraining(subject),
+        "software": software_versions(),
+    }
+    for name, item in subject.planned.items():
+        if item.cached:
+            how = computed(item)
+            values |= {
+                f"{name}.fingerprint": item.stamp.fingerprint,
+                f"{name}.data": item.stamp.data,
+                f"{name}.seconds": how.get("seconds"),
+                f"{name}.created": how.get("created"),
+                f"{name}.software": how.get("software"),
+                f"{name}.bytes": item.path.stat().st_size,
+            }
+    for name, measured in subject.measures.items():
+        values |= {f"{name}.{key}": value for key, value in measured.items()}
+    return values
+
+
+def page_context(values: Values, subject: Subject) -> dict[str, Any]:
+    """What the page's template is given."""
+    refine = to_tree(subject.config.refine)
+    stages = [
+        {
+            "name": name,
+            "title": STAGE_TITLES[name],
+            "values": measured,
+            "sentences": stage_sentences(name, dict(measured), refine),
+            "exhibits": exhibits_of(name, subject),
+        }
+        for name, measured in subject.measures.items()
+    ]
+    return {
+        "report": values,
+        "stages": stages,
+        "indicators": INDICATORS,
+        "times": [name for name in subject.planned if f"{name}.fingerprint" in values],
+    }
+
+
+def changed(subject: Subject) -> list[dict[str, Any]]:
+    """Keys in which the configuration differs from the file it started from."""
+    used = flat(to_tree(subject.config))
+    if not subject.preset:
+        return []
+    return [
+        {"key": key, "preset": subject.preset.get(key), "used": value}
+        for key, value in used.items()
+        if subject.preset.get(key) != value
+    ]
+
+
+def pretraining(subject: Subject) -> list[str]:
+    """What the networks knew beforehand, a sentence per training stage that the run has."""
+    sentences = []
+    for name in ("classify", "segment"):
+        section = getattr(subject.config, name)
+        if name in subject.planned:
+            identity = weights_identity(section.backbone, section.weights)
+            sentences.append(f"{name}: {section.backbone}, weights {section.weights} ({identity})")
+    return sentences
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections -> ``section.key``; tuples become lists, as in JSON."""
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def exhibits_of(stage: str, subject: Subject) -> list[Exhibit]:
+    """The pictures of one measured stage."""
+    values = dict(subject.measures[stage])
+    samples = {sample.id: sample for sample in scored_samples(stage, subject.config, subject.dataset)}
+    artifacts = {
+        name: Artifact(item.path)
+        for name, item in subject.planned.items()
+        if item.cached and name != "classify"
+    }
+    scores = dict(zip(values["per_image.id"], values["per_image.miou"], strict=True))
+    classes = subject.dataset.classes
+    try:
+        return [
+            exhibit(
+                group,
+                samples[image_id],
+                stage,
+                artifacts,
+                background=values.get("threshold", 0.0),
+                classes=classes,
+                score=scores[image_id],
+            )
+            for group, image_id in choose(stage, values, samples, classes)
+        ]
+    finally:
+        for artifact in artifacts.values():
+            artifact.close()
+
+
+def _material(subject: Subject) -> str:
+    keys = {
+        name: measure_key(subject.planned[name], subject.config, subject.dataset) for name in subject.measures
+    }
+    fingerprints = {name: item.stamp.fingerprint for name, item in subject.planned.items() if item.cached}
+    parts = [SCHEMA, SOURCE_VERSION, keys, fingerprints, changed(subject), flat(to_tree(subject.config))]
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
+
+
+def _recorded_material(path: Path) -> str | None:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["material"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

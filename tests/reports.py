@@ -1,0 +1,103 @@
+"""Runs with made-up results, for tests of what is reported about them: nothing is trained."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data import Sample
+from data.images import read_image
+from stages.commands import Session, open_session, refresh_report
+from tests.pipelines import request
+from wsss.artifacts import Arrays, write_artifact
+from wsss.cams import cam_grid
+from wsss.config import DataConfig
+from wsss.metrics import THRESHOLDS
+from wsss.metrics.indicators import colour_information_curve
+from wsss.resize import resize_image, resize_maps
+
+
+def made_up_run(
+    data: DataConfig,
+    workspace: Path,
+    *extra: str,
+    name: str = "made-up",
+    shift: int = 3,
+    stages: tuple[str, ...] = ("cams", "refine", "segment"),
+) -> Session:
+    """A run whose masks are the truth moved ``shift`` pixels to the right (noise where there is no truth)."""
+    session = made_up_artifacts(data, workspace, *extra, name=name, shift=shift, stages=stages)
+    refresh_report(session)
+    return session
+
+
+def made_up_artifacts(
+    data: DataConfig,
+    workspace: Path,
+    *extra: str,
+    name: str = "made-up",
+    shift: int = 3,
+    stages: tuple[str, ...] = ("cams", "refine", "segment"),
+) -> Session:
+    """The same without its report."""
+    session = open_session(request(data, workspace, *extra, name=name))
+    train = session.dataset.split(session.config.data.train_split).samples
+    val = session.dataset.split(session.config.data.val_split).samples
+    classes = len(session.dataset.classes)
+    make = {
+        "cams": lambda: _cams(train, classes, shift),
+        "refine": lambda: _masks(train, shift),
+        "segment": lambda: _predictions(val, shift),
+    }
+    for stage in stages:
+        planned = session.planned[stage]
+        write_artifact(planned.path, planned.stamp, images=make[stage]())
+    return session
+
+
+def moved(sample: Sample, shift: int) -> NDArray[np.uint8]:
+    """The labels that a made-up run gives an image."""
+    if sample.mask is None:
+        noise = np.random.default_rng(len(sample.id)).random((5, 7))
+        label = sample.tags[0] + 1 if sample.tags else 0
+        return np.where(resize_maps(noise[None], sample.size)[0] > 0.5, label, 0).astype(np.uint8)
+    mask = np.roll(sample.mask.read(), shift, axis=1)
+    mask[mask == 255] = 0
+    return mask
+
+
+def _cams(samples: tuple[Sample, ...], classes: int, shift: int) -> Iterator[tuple[str, Arrays]]:
+    for sample in samples:
+        grid = cam_grid(*sample.size)
+        labels = moved(sample, shift)
+        maps = np.stack(
+            [resize_maps((labels == tag + 1)[None].astype(np.float32), grid)[0] for tag in sample.tags]
+            or [np.zeros(grid, np.float32)]
+        )[: len(sample.tags)].astype(np.float16)
+        confidence = np.full(classes, 0.1)
+        confidence[list(sample.tags)] = 0.9
+        small = resize_image(read_image(sample.image), grid)
+        yield (
+            sample.id,
+            {
+                "maps": maps,
+                "classes": np.asarray(sample.tags, np.uint8),
+                "confidence": confidence.astype(np.float16),
+                "agreement": np.tile(np.linspace(1, 0.5, len(THRESHOLDS)), (2, 1)).astype(np.float16),
+                "colour_information": colour_information_curve(small, maps).astype(np.float16),
+            },
+        )
+
+
+def _masks(samples: tuple[Sample, ...], shift: int) -> Iterator[tuple[str, Arrays]]:
+    for sample in samples:
+        labels = moved(sample, shift)
+        masks = labels.copy()
+        masks[0] = 255
+        yield sample.id, {"masks": masks, "labels": labels}
+
+
+def _predictions(samples: tuple[Sample, ...], shift: int) -> Iterator[tuple[str, Arrays]]:
+    for sample in samples:
+        yield sample.id, {"predictions": moved(sample, shift)}

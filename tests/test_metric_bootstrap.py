@@ -1,0 +1,241 @@
+"""The paired bootstrap against every possible resample, against known distributions, and its guarantees."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsss.metrics import bootstrap
+from wsss.metrics.bootstrap import Difference, Table, paired_bootstrap
+
+
+def mean(sums: Table) -> Table:
+    """The mean of column 0, where column 1 counts images."""
+    return sums[:, :1] / sums[:, 1:2]
+
+
+def total(sums: Table) -> Table:
+    return sums
+
+
+def ratio_or_nan(sums: Table) -> Table:
+    """Column 0 over column 1, NaN where that is zero."""
+    whole = sums[:, 1:2]
+    return np.where(whole > 0, sums[:, :1] / np.maximum(whole, 1), np.nan)
+
+
+def table(values: Table) -> Table:
+    return np.stack([values, np.ones_like(values)], axis=1)
+
+
+def counts(seed: int, images: int, columns: int = 3) -> Table:
+    return np.random.default_rng(seed).integers(0, 1000, (images, columns)).astype(np.float64)
+
+
+def as_lists(difference: Difference) -> list[list[float]]:
+    return [figures.tolist() for figures in vars(difference).values()]
+
+
+def slow_percentile(values: list[float], share: float) -> float:
+    """Linear between the two nearest of the sorted values."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def test_intervals_equal_those_of_every_possible_resample() -> None:
+    # 4 images: 256 equally likely resamples. Both limits lie within a run of equal differences, so that
+    # thousands of random resamples must find the same values.
+    a, b = [[3, 10], [5, 10], [1, 10], [8, 10]], [[4, 10], [9, 10], [0, 10], [8, 10]]
+    differences = []
+    for drawn in itertools.product(range(4), repeat=4):
+        figures = [
+            sum(rows[image][0] for image in drawn) / sum(rows[image][1] for image in drawn) for rows in (a, b)
+        ]
+        differences.append(figures[1] - figures[0])
+    got = paired_bootstrap(np.array(a), np.array(b), mean, resamples=8000)
+    assert got.low.tolist() == pytest.approx([slow_percentile(differences, 0.025)])
+    assert got.high.tolist() == pytest.approx([slow_percentile(differences, 0.975)])
+    assert got.a.tolist() == pytest.approx([17 / 40])
+    assert got.b.tolist() == pytest.approx([21 / 40])
+    assert got.value.tolist() == pytest.approx([0.1])
+
+
+def test_percentiles_interpolate_over_the_resamples() -> None:
+    seen: list[Table] = []
+
+    def keep(sums: Table) -> Table:
+        seen.append(sums)
+        return sums
+
+    a, b = counts(1, 9), counts(2, 9)
+    a[:, 2], b[:, 2] = 0, 1  # tells whose sums they are
+    got = paired_bootstrap(a, b, keep, resamples=51)
+    resampled = {bool(sums[0, 2]): sums for sums in seen if len(sums) == 51}
+    differences = resampled[True] - resampled[False]
+    for column in range(2):
+        drawn = differences[:, column].tolist()
+        assert got.low[column] == pytest.approx(slow_percentile(drawn, 0.025))
+        assert got.high[column] == pytest.approx(slow_percentile(drawn, 0.975))
+
+
+def test_resamples_draw_as_many_images_with_replacement_the_same_for_both() -> None:
+    seen: list[Table] = []
+
+    def keep(sums: Table) -> Table:
+        seen.append(sums)
+        return sums
+
+    each = np.eye(12)  # the sums are how often each image was drawn
+    paired_bootstrap(each, each, keep, resamples=500)
+    draws = [sums for sums in seen if len(sums) == 500]
+    assert len(draws) == 2
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert (draws[0].sum(1) == 12).all()
+    assert len({tuple(draw) for draw in draws[0].tolist()}) > 490
+    assert draws[0].mean(0).tolist() == pytest.approx([1] * 12, abs=0.2)
+    # Each image is left out of a resample with probability (1 - 1 / 12)^12.
+    assert (draws[0] == 0).mean() == pytest.approx((11 / 12) ** 12, abs=0.02)
+
+
+@given(seed=st.integers(0, 10_000), images=st.integers(1, 30))
+@settings(max_examples=25, deadline=None)
+def test_identical_tables_differ_by_exactly_nothing(seed: int, images: int) -> None:
+    rows = np.random.default_rng(seed).normal(size=(images, 3))
+    got = paired_bootstrap(rows, rows.copy(), total, seed=seed, resamples=50)
+    assert got.value.tolist() == got.low.tolist() == got.high.tolist() == [0, 0, 0]
+    assert got.a.tolist() == got.b.tolist() == pytest.approx(rows.sum(0).tolist())
+
+
+@given(seed=st.integers(0, 10_000), images=st.integers(1, 30))
+@settings(max_examples=25, deadline=None)
+def test_the_same_gain_on_every_image_leaves_no_doubt(seed: int, images: int) -> None:
+    values = counts(seed, images, 1)[:, 0]
+    got = paired_bootstrap(table(values), table(values + 7), mean, seed=seed, resamples=50)
+    assert [got.value, got.low, got.high] == [pytest.approx(7)] * 3
+
+
+@given(seed=st.integers(0, 10_000), images=st.integers(1, 30))
+@settings(max_examples=25, deadline=None)
+def test_exchanging_the_runs_mirrors_the_interval(seed: int, images: int) -> None:
+    a, b = counts(seed, images), counts(seed + 1, images)
+    there = paired_bootstrap(a, b, total, seed=seed, resamples=80)
+    back = paired_bootstrap(b, a, total, seed=seed, resamples=80)
+    assert (there.low <= there.high).all()
+    assert there.low.tolist() == pytest.approx((-back.high).tolist())
+    assert there.high.tolist() == pytest.approx((-back.low).tolist())
+    assert there.value.tolist() == (-back.value).tolist()
+    assert there.value.tolist() == (b.sum(0) - a.sum(0)).tolist()
+
+
+@pytest.mark.parametrize(("gain", "spread", "images"), [(0.5, 1.0, 400), (-2.0, 0.1, 250), (0.0, 5.0, 900)])
+def test_the_interval_of_a_mean_is_the_normal_one(gain: float, spread: float, images: int) -> None:
+    random = np.random.default_rng(images)
+    a = random.normal(10, 3, images)
+    difference = random.normal(size=images)
+    difference = gain + spread * (difference - difference.mean()) / difference.std()  # exactly these two
+    got = paired_bootstrap(table(a), table(a + difference), mean, resamples=4000)
+    error = spread / math.sqrt(images)
+    assert got.value[0] == pytest.approx(gain)
+    # A percentile of 4000 draws is off by some 0.04 standard errors.
+    assert (got.low[0] - gain) / error == pytest.approx(-1.96, abs=0.15)
+    assert (got.high[0] - gain) / error == pytest.approx(1.96, abs=0.15)
+
+
+def test_the_interval_covers_the_true_difference_as_often_as_it_says() -> None:
+    random = np.random.default_rng(7)
+    low, high = 0, 0
+    for seed in range(200):
+        a = random.normal(0.6, 0.2, 50)
+        b = a + random.normal(0.05, 0.1, 50)
+        got = paired_bootstrap(table(a), table(b), mean, seed=seed, resamples=400)
+        low += bool(got.low[0] > 0.05)
+        high += bool(got.high[0] < 0.05)
+    assert 0.90 <= 1 - (low + high) / 200 <= 0.98
+    assert max(low, high) <= 14  # of 5 expected: the interval is not lopsided
+
+
+def test_pairing_takes_out_what_both_runs_share() -> None:
+    random = np.random.default_rng(3)
+    a = random.normal(0.6, 0.2, 300)
+    b = a + random.normal(0.01, 0.01, 300)
+    paired = paired_bootstrap(table(a), table(b), mean)
+    shuffled = paired_bootstrap(table(a), table(random.permutation(b)), mean)
+    assert shuffled.value[0] == pytest.approx(paired.value[0])
+    assert (paired.high - paired.low)[0] < (shuffled.high - shuffled.low)[0] / 10
+
+
+def test_the_seed_decides() -> None:
+    a, b = counts(1, 40), counts(2, 40)
+    first = as_lists(paired_bootstrap(a, b, total, seed=5, resamples=300))
+    assert as_lists(paired_bootstrap(a, b, total, seed=5, resamples=300)) == first
+    other = as_lists(paired_bootstrap(a, b, total, seed=6, resamples=300))
+    assert other[:2] == first[:2]
+    assert other[2:] != first[2:]
+    assert as_lists(paired_bootstrap(a, b, total, resamples=300)) == as_lists(
+        paired_bootstrap(a, b, total, seed=0, resamples=300)
+    )
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 100, 299, 300, 1000])
+def test_the_block_size_does_not_change_the_result(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = counts(1, 40), counts(2, 40)
+    wanted = as_lists(paired_bootstrap(a, b, mean, seed=5, resamples=300))
+    sizes: list[int] = []
+
+    def watched(sums: Table) -> Table:
+        sizes.append(len(sums))
+        return mean(sums)
+
+    monkeypatch.setattr(bootstrap, "BLOCK_BYTES", rows * 8 * 40)
+    assert as_lists(paired_bootstrap(a, b, watched, seed=5, resamples=300)) == wanted
+    assert max(sizes) == min(max(rows, 1), 300)
+    assert sum(sizes) == 2 * (300 + 1)
+
+
+def test_undefined_figures_are_left_out_of_the_interval() -> None:
+    # Of 3 images only the first defines the figure: it is drawn in 19 of 27 resamples.
+    a = np.array([[1, 2], [0, 0], [0, 0]])
+    b = np.array([[2, 2], [0, 0], [0, 0]])
+    got = paired_bootstrap(a, b, ratio_or_nan, resamples=200)
+    assert [got.a[0], got.b[0], got.low[0], got.high[0]] == [0.5, 1, 0.5, 0.5]
+
+
+def test_a_figure_that_is_never_defined_is_nan_and_spoils_no_other() -> None:
+    def both(sums: Table) -> Table:
+        return np.concatenate([mean(sums), np.full((len(sums), 1), np.nan)], axis=1)
+
+    values = np.arange(9.0)
+    got = paired_bootstrap(table(values), table(values + 1), both, resamples=100)
+    for figures, first in ((got.a, 4), (got.b, 5), (got.value, 1), (got.low, 1), (got.high, 1)):
+        assert figures.tolist() == pytest.approx([first, math.nan], nan_ok=True)
+
+
+def test_a_figure_that_only_one_run_has_is_undefined() -> None:
+    a, b = np.array([[1, 2], [3, 4]]), np.array([[0, 0], [0, 0]])
+    got = paired_bootstrap(a, b, ratio_or_nan, resamples=100)
+    assert got.a.tolist() == pytest.approx([4 / 6])
+    assert np.isnan([got.b, got.value, got.low, got.high]).all()
+
+
+def test_one_image_has_no_spread() -> None:
+    got = paired_bootstrap(np.array([[3, 4]]), np.array([[2, 4]]), mean, resamples=20)
+    assert [got.value, got.low, got.high] == [pytest.approx(-0.25)] * 3
+
+
+def test_whole_numbers_are_summed_without_overflow() -> None:
+    a, b = np.full((3, 1), 200, np.uint8), np.full((3, 1), 250, np.uint8)
+    got = paired_bootstrap(a, b, total, resamples=20)
+    assert as_lists(got) == [[600], [750], [150], [150]]
+    assert all(figures.dtype == np.float64 for figures in vars(got).values())
+
+
+@pytest.mark.parametrize(("a", "b"), [((0, 2), (0, 2)), ((3, 2), (2, 2)), ((3, 2), (3, 1)), ((0, 2), (3, 2))])
+def test_empty_and_unequal_tables_are_refused(a: tuple[int, int], b: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="two equal, non-empty tables"):
+        paired_bootstrap(np.zeros(a), np.zeros(b), mean)

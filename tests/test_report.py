@@ -1,0 +1,190 @@
+"""The report's figures: against direct evaluation, with and without truth, whoever computes them."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages.commands import Request, Session, open_session, refresh_report, run_report
+from stages.quality import measure as measuring
+from stages.quality.gallery import choose
+from stages.quality.report import report_paths
+from stages.threshold import seed_threshold
+from tests.pipelines import request
+from tests.reports import made_up_run, moved
+from tests.trees import make_folder_tree
+from wsss.artifacts import Artifact
+from wsss.config import DataConfig
+from wsss.errors import UserError
+from wsss.metrics import THRESHOLDS, confusion_counts, mask_scores
+from wsss.metrics.tally import FAILURE_COLUMNS
+
+STAGES = ("cams", "refine", "segment")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    return make_folder_tree(tmp_path_factory.mktemp("data"), n_train=8, n_val=4)
+
+
+@pytest.fixture(scope="module")
+def session(data: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    return made_up_run(data, tmp_path_factory.mktemp("workspace"))
+
+
+def report_of(session: Session) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(report_paths(session.run)[1].read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_scores_equal_a_direct_evaluation(session: Session) -> None:
+    report = report_of(session)
+    labels = len(session.dataset.classes) + 1
+    for stage, split in (("refine", "train"), ("segment", "val")):
+        counts = np.zeros((labels, labels + 1), np.int64)
+        for sample in session.dataset.split(split).samples:
+            assert sample.mask is not None
+            counts += confusion_counts(sample.mask.read(), moved(sample, 3), labels)
+        scores = mask_scores(counts, 1)
+        assert report[f"{stage}.confusion"] == counts.tolist()
+        assert report[f"{stage}.miou"] == pytest.approx(scores.miou)
+        assert report[f"{stage}.fwiou"] == pytest.approx(scores.fwiou)
+        assert report[f"{stage}.iou"] == pytest.approx(scores.iou.tolist())
+        assert 0 < report[f"{stage}.boundary_iou"] < report[f"{stage}.miou"] < 1
+
+
+def test_the_rows_of_the_images_add_up_to_the_totals(session: Session) -> None:
+    report = report_of(session)
+    for stage in STAGES:
+        rows = np.concatenate([np.asarray(rows) for rows in report[f"{stage}.per_image.labels"]])
+        confusion = np.asarray(report[f"{stage}.confusion"])
+        for label in range(len(confusion)):
+            right, truth, predicted = rows[rows[:, 0] == label, 1:4].sum(0)
+            assert (right, truth) == (confusion[label, label], confusion[label].sum())
+            assert predicted == confusion[:, label].sum()
+        failures = np.sum(report[f"{stage}.per_image.failures"], axis=0)
+        found, pixels = (failures[FAILURE_COLUMNS.index(name)] for name in ("found thin", "pixels thin"))
+        assert report[f"{stage}.failure1.recall_thin"] == pytest.approx(found / pixels)
+
+
+def test_the_configured_threshold_is_a_point_of_the_sweep(session: Session) -> None:
+    report = report_of(session)
+    index = report["cams.thresholds"].index(report["cams.threshold"])
+    assert report["cams.miou"] == pytest.approx(report["cams.curve.miou"][index])
+    assert report["cams.best_miou"] == max(report["cams.curve.miou"])
+    assert report["cams.best_chosen_by"] == "this ground truth"
+
+
+def test_every_key_is_documented_and_every_documented_key_is_there(session: Session) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "report.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `([^`]+)`", text, flags=re.MULTILINE))
+    used = {re.sub(r"^(classify|cams|refine|segment)\.", "STAGE.", key) for key in report_of(session)}
+    assert used - documented == set()
+    assert documented - used == set()
+
+
+def test_report_json_is_flat_and_has_no_nan(session: Session) -> None:
+    text = report_paths(session.run)[1].read_text(encoding="utf-8")
+    values = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in report.json"))
+    nested = [key for key, value in values.items() if isinstance(value, dict)]
+    assert set(nested) <= {"config", "software"}
+
+
+def test_nothing_is_written_anew_when_nothing_changed(session: Session, data: DataConfig) -> None:
+    before = [path.stat().st_mtime_ns for path in report_paths(session.run)]
+    refresh_report(open_session(request(data, session.workspace.root, name="made-up")))
+    assert [path.stat().st_mtime_ns for path in report_paths(session.run)] == before
+    kept = sorted((session.workspace.root / "scores").iterdir())
+    assert len(kept) == len(STAGES)
+
+
+def test_a_new_threshold_is_measured_anew(data: DataConfig, tmp_path: Path) -> None:
+    first = report_of(made_up_run(data, tmp_path, stages=("cams",)))
+    changed = open_session(request(data, tmp_path, "refine.background=0.8", name="made-up"))
+    refresh_report(changed)
+    second = report_of(changed)
+    assert (first["cams.threshold"], second["cams.threshold"]) == (0.15, 0.8)
+    assert second["cams.miou"] != first["cams.miou"]
+
+
+def test_processes_do_not_change_the_figures(
+    data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "CHUNK", 3)
+    monkeypatch.setattr(measuring, "POOL_FROM", 4)
+    alone = made_up_run(data, tmp_path / "alone", "run.workers=0").measures()
+    together = made_up_run(data, tmp_path / "together", "run.workers=2").measures()
+    assert alone == together
+
+
+def test_without_any_mask_the_indicators_remain(tmp_path: Path) -> None:
+    data = make_folder_tree(tmp_path / "data", n_train=8, n_val=4, masks=False)
+    session = made_up_run(data, tmp_path / "ws")
+    report = report_of(session)
+    for stage in STAGES:
+        assert report[f"{stage}.scored_images"] == 0
+        assert f"{stage}.miou" not in report
+        assert report[f"{stage}.indicator.edge_alignment"] is not None
+    assert report["cams.label_free_threshold"] in THRESHOLDS
+    assert "cams.best_miou" not in report
+    assert "No image has a mask" in report_paths(session.run)[0].read_text(encoding="utf-8")
+
+
+def test_images_without_a_mask_are_left_out_of_the_scores_alone(tmp_path: Path) -> None:
+    data = make_folder_tree(tmp_path / "data", n_train=8, n_val=4)
+    (tmp_path / "data" / "masks" / "train_000.png").unlink()
+    report = report_of(made_up_run(data, tmp_path / "ws"))
+    assert (report["refine.images"], report["refine.scored_images"]) == (8, 7)
+    assert report["refine.per_image.labels"][0] is None
+    assert report["refine.per_image.indicator.covered"][0] is not None
+
+
+def test_coverage_counts_tags_without_a_pixel(tmp_path: Path) -> None:
+    data = make_folder_tree(tmp_path / "data", n_train=6, n_val=2)
+    session = made_up_run(data, tmp_path / "ws", shift=10_000 * 48, stages=("refine",))
+    report = report_of(session)
+    tagged = [sum(tag in s.tags for s in session.dataset.split("train").samples) for tag in range(3)]
+    assert report["refine.indicator.class_tagged"] == tagged
+    assert report["refine.indicator.covered"] == 1.0
+    assert report["refine.indicator.unsure"] == pytest.approx(1 / 36)
+
+
+def test_gallery_shows_worst_median_best_and_every_class() -> None:
+    class Tagged:
+        def __init__(self, tags: tuple[int, ...]) -> None:
+            self.tags = tags
+
+    ids = [f"{index:02d}" for index in range(20)]
+    values = {
+        "scored_images": 20,
+        "images": 20,
+        "per_image.id": ids,
+        "per_image.miou": [i / 20 for i in range(20)],
+    }
+    samples: Any = {image_id: Tagged((0,) if image_id != "19" else (0, 1)) for image_id in ids}
+    chosen = choose("refine", values, samples, ("a", "b", "c"))
+    assert [image for group, image in chosen if group == "worst"] == ["00", "01", "02"]
+    assert [image for group, image in chosen if group == "median"] == ["08", "09", "10"]
+    assert [image for group, image in chosen if group == "best"] == ["17", "18", "19"]
+    assert [group for group, _ in chosen[9:]] == ["a", "b"]  # no image shows c
+    assert chosen[9][1] not in {image for _, image in chosen[:9]}
+
+
+def test_label_free_threshold_is_the_top_of_colour_information(data: DataConfig, tmp_path: Path) -> None:
+    session = made_up_run(data, tmp_path, "refine.threshold=label-free", stages=("cams",))
+    cams = Artifact(session.planned["cams"].path)
+    curves = np.mean([cams.read(image_id, "colour_information") for image_id in cams.ids], axis=0)
+    chosen = seed_threshold(session.config.refine, cams)
+    assert chosen == THRESHOLDS[int(curves.argmax())]
+    report = report_of(session)
+    assert report["cams.threshold"] == report["cams.label_free_threshold"] == chosen
+    assert "without ground truth" in report["cams.threshold_chosen_by"]
+
+
+def test_report_of_an_unknown_run_names_the_known_ones(session: Session) -> None:
+    unknown = Request(None, [], "no", session.workspace.root)
+    with pytest.raises(UserError, match=r"run no: nothing is computed yet.*made-up"):
+        run_report(unknown)

@@ -1,0 +1,159 @@
+"""Pictures and charts of the report: the right pixels, the right places, colours that everybody can tell apart."""
+
+import base64
+import re
+from io import BytesIO
+from itertools import combinations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from skimage.color import rgb2lab
+
+from wsss.overview import voc_palette
+from wsss.report import charts, page
+from wsss.report.pictures import ERRORS, error_kinds, error_map, labels_uri, photograph_uri
+
+MACHADO = {
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+"""Linear RGB as seen with each colour blindness (Machado, Oliveira, Fernandes; IEEE TVCG 2009, severity 1)."""
+
+
+def test_error_kinds_by_hand() -> None:
+    truth = np.array([[0, 0, 1, 1, 1, 1, 255, 0]], np.uint8)
+    prediction = np.array([[0, 1, 1, 0, 2, 255, 1, 255]], np.uint8)
+    names = ["right", *ERRORS]
+    assert [names[kind] for kind in error_kinds(truth, prediction)[0]] == [
+        "right",
+        "invented",
+        "right",
+        "missed",
+        "wrong class",
+        "missed",
+        "ignored",
+        "invented",
+    ]
+
+
+def test_error_map_paints_errors_and_keeps_the_rest_grey() -> None:
+    image = np.full((1, 2, 3), (200, 100, 0), np.uint8)
+    painted = error_map(image, np.array([[0, 1]], np.uint8), np.array([[0, 0]], np.uint8))
+    assert painted[0, 1].tolist() == list(ERRORS["missed"])
+    assert len(set(painted[0, 0].tolist())) == 1
+
+
+@pytest.mark.parametrize("sight", ["normal", *MACHADO])
+def test_error_colours_differ_for_every_eye(sight: str) -> None:
+    matrix = np.asarray(MACHADO.get(sight, np.eye(3)))
+    colours = {**ERRORS, "right, dark": (10, 10, 10), "right, light": (115, 115, 115)}
+    seen = {name: seen_as(np.asarray(colour), matrix) for name, colour in colours.items()}
+    for first, second in combinations(colours, 2):
+        if {first, second} != {"right, dark", "right, light"}:
+            assert np.linalg.norm(seen[first] - seen[second]) > 20, (first, second)  # 2.3 is just noticeable
+
+
+def seen_as(colour: NDArray[np.int64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A colour in CIE Lab after a linear-light filter."""
+    linear = matrix @ (colour / 255) ** 2.2
+    lab: NDArray[np.float64] = rgb2lab((linear.clip(0, 1) ** (1 / 2.2))[None, None])[0, 0]
+    return lab
+
+
+def test_pictures_are_small_and_whole() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (600, 400, 3)).astype(np.uint8)
+    for uri in (photograph_uri(image), labels_uri(image, np.ones((600, 400), np.uint8))):
+        head, data = uri.split(",", 1)
+        assert head == "data:image/jpeg;base64"
+        assert Image.open(BytesIO(base64.b64decode(data))).size == (187, 280)
+
+
+def coordinates(path: str) -> list[tuple[str, float, float]]:
+    return [(m[0], float(m[1]), float(m[2])) for m in re.findall(r"([ML])([\d.]+) ([\d.]+)", path)]
+
+
+def test_a_curve_is_drawn_where_its_values_are() -> None:
+    chart = charts.curve_chart([0.0, 0.5, 1.0], [0.0, 50.0, 100.0], title="t", x_label="x", y_label="y")
+    points = coordinates(re.findall(r'class="line main" d="([^"]*)"', chart)[0])
+    left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
+    bottom, top = charts.HEIGHT - charts.BOTTOM, charts.TOP
+    assert points == [("M", left, bottom), ("L", (left + right) / 2, (bottom + top) / 2), ("L", right, top)]
+
+
+def test_unknown_values_are_gaps() -> None:
+    chart = charts.curve_chart(
+        [0.0, 1.0, 2.0, 3.0], [1.0, None, 1.0, 2.0], title="t", x_label="x", y_label="y"
+    )
+    path = coordinates(re.findall(r'class="line main" d="([^"]*)"', chart)[0])
+    assert [pen for pen, _, _ in path] == ["M", "M", "L"]
+
+
+def test_marks_say_what_they_are() -> None:
+    mark = charts.Mark(0.5, 40, "as <configured>", "chosen")
+    chart = charts.curve_chart([0, 1], [0, 100], title="t", x_label="x", y_label="y", marks=[mark])
+    assert "as &lt;configured&gt;: 40.0 at 0.50" in chart
+    assert "<configured>" not in chart
+
+
+def test_bars_are_as_high_as_their_counts() -> None:
+    chart = charts.histogram([1, 0, 4], [0.0, 1.0, 2.0, 3.0], title="t", x_label="x")
+    heights = [float(h) for h in re.findall(r'class="bar"[^>]* height="([\d.]+)"', chart)]
+    assert heights[1] == 0
+    assert heights[2] == pytest.approx(4 * heights[0], rel=0.01)
+
+
+def test_intervals_lie_around_zero() -> None:
+    rows = [charts.Interval("up", 2, 1, 3, "gain"), charts.Interval("down", -2, -3, -1, "loss")]
+    chart = charts.interval_chart(rows, title="t")
+    zero = float(re.findall(r'class="axis" x1="([\d.]+)"', chart)[0])
+    up, down = (float(x) for x in re.findall(r'class="dot \w+" cx="([\d.]+)"', chart))
+    assert up - zero == pytest.approx(zero - down, abs=0.2)
+    assert up > zero
+
+
+def test_confusion_is_darker_where_there_is_more_and_grey_where_undefined() -> None:
+    shares = np.array([[1.0, 0.0], [np.nan, np.nan]])
+    chart = charts.confusion_chart(shares, ["a", "b"], ["a", "b"], "t")
+    data = re.findall(r'href="data:image/png;base64,([^"]*)"', chart)[0]
+    pixels = np.asarray(Image.open(BytesIO(base64.b64decode(data))).convert("RGB"))
+    assert pixels[0, 0].tolist() == [8, 48, 107]
+    assert pixels[0, 1].tolist() == [255, 255, 255]
+    assert pixels[1, 0].tolist() == [225, 225, 225]
+    assert ">100<" in chart
+
+
+def test_confusion_of_many_classes_still_has_every_name() -> None:
+    names = [f"class {index}" for index in range(81)]
+    chart = charts.confusion_chart(np.eye(81), names, names, "t")
+    assert all(f">{name}</text>" in chart for name in names)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (0.0, "0.0"), (0.1234, "+12.3"), (-0.1, "−10.0"), (-0.0001, "0.0")]
+)
+def test_differences_carry_their_sign(value: float | None, text: str) -> None:
+    assert page.signed(value) == text
+
+
+def test_swatches_have_the_palette_of_voc() -> None:
+    assert "rgb(128,0,0)" in page.swatch(1)
+    assert voc_palette()[15].tolist() == [192, 128, 128]
+
+
+def test_the_main_mistakes_are_named_largest_first() -> None:
+    assert page.mostly([0.0, 0.2, None, 0.5, 0.3, 0.0001]) == [(3, 0.5), (4, 0.3)]

@@ -1,0 +1,213 @@
+"""`init`: what it writes suits data and machine, loads, runs, and overwrites nothing unasked."""
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import open_dataset
+from data.sources import VOC_CLASSES
+from run_pipeline import EXIT_USER_ERROR, main
+from stages.suggest import Machine, Pictures, expected_time, suggest
+from tests.cityscapes_trees import make_cityscapes_tree
+from tests.coco_trees import make_coco_tree
+from tests.pipelines import SETTINGS
+from tests.trees import make_folder_tree, make_scene, make_voc_tree, write_jpeg
+from wsss.config import load_config
+
+CPU = Machine(cores=2)
+GPU = Machine(cores=16, gpu="NVIDIA X", gpu_gib=24)
+
+
+def init(folder: Path, *more: str) -> int:
+    return main(["init", str(folder), "--workspace", str(folder.parent / "ws"), *more])
+
+
+def class_folders(root: Path, each: int = 12) -> Path:
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("disc", "square", "diamond"), start=1):
+        for number in range(each):
+            write_jpeg(root / name / f"{number}.jpg", make_scene([label], (70, 90), rng)[0])
+    return root
+
+
+def test_class_folders_become_a_configuration_that_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = class_folders(tmp_path / "my shapes")
+    assert init(root, "--val", "0.25") == 0
+    out = capsys.readouterr().out
+    assert "found: photographs in folders named by class" in out
+    assert "images   27 training (train), 9 validation (val)" in out
+    command = f"run --config '{root / 'wsss.toml'}' --name 'my shapes' --workspace"
+    assert f"  run_pipeline.py {command}" in out
+    arguments = [
+        "stage",
+        "classify",
+        "--config",
+        str(root / "wsss.toml"),
+        "--workspace",
+        str(tmp_path / "ws"),
+    ]
+    for setting in SETTINGS:
+        if setting.startswith(("classify", "run")) and "backbone" not in setting:
+            arguments += ["--set", setting]
+    assert main(arguments) == 0
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = class_folders(tmp_path / "d")
+    assert init(root) == 0
+    assert "No validation split: `init" in capsys.readouterr().out
+    written = {path: path.read_bytes() for path in (root / "wsss.toml", root / "wsss_labels.csv")}
+    assert init(root, "--val", "0.2") == EXIT_USER_ERROR
+    assert "exists already; --force writes" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in written} == written
+    assert init(root, "--val", "0.2", "--force") == 0
+    assert b",val\n" in (root / "wsss_labels.csv").read_bytes()
+    others = {path.name for path in root.iterdir()} - {"wsss.toml", "wsss_labels.csv"}
+    assert others == {"disc", "square", "diamond"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "voc", "coco", "cityscapes"])
+def test_known_layouts_are_read_in_place(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "d"
+    if kind == "folder":
+        make_folder_tree(root)
+    elif kind == "voc":
+        make_voc_tree(root, n_train=20, classes=VOC_CLASSES)
+    elif kind == "coco":
+        make_coco_tree(root)
+    else:
+        make_cityscapes_tree(root)
+    assert init(root) == 0
+    assert not (root / "wsss_labels.csv").exists()
+    config = load_config(root / "wsss.toml")
+    assert config.data.source == kind
+    assert len(open_dataset(config.data)) > 0
+    assert config.segment.supervision == ("full" if kind == "cityscapes" else "pseudo")
+    assert "Everything that a run needs is there" in capsys.readouterr().out
+
+
+def test_a_split_is_not_imposed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_coco_tree(tmp_path / "coco")
+    assert init(tmp_path / "coco", "--val", "0.2") == EXIT_USER_ERROR
+    assert "has splits of its own" in capsys.readouterr().err
+    make_folder_tree(tmp_path / "folder")
+    assert init(tmp_path / "folder", "--val", "0.2") == EXIT_USER_ERROR
+    assert "has a validation split already" in capsys.readouterr().err
+    for share in ("0", "0.6", "x"):
+        with pytest.raises(SystemExit):
+            init(tmp_path / "folder", "--val", share)
+        assert "expected a number above 0 and at most 0.5" in capsys.readouterr().err
+
+
+def test_a_list_of_ours_is_split_into_a_new_one(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    make_folder_tree(root, n_train=12, n_val=0)
+    before = (root / "labels.csv").read_bytes()
+    assert init(root, "--val", "0.25") == 0
+    assert (root / "labels.csv").read_bytes() == before
+    data = open_dataset(load_config(root / "wsss.toml").data)
+    assert 2 <= len(data.split("val")) <= 5
+    assert all(sample.mask for sample in data.samples)
+    assert data.classes == ("disc", "square", "diamond")
+
+
+def test_damaged_photographs_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = class_folders(tmp_path / "d", each=2)
+    (root / "disc" / "0.jpg").write_bytes(b"\xff\xd8 no picture")
+    assert init(root) == EXIT_USER_ERROR
+    assert "disc/0.jpg: not an image" in capsys.readouterr().err
+
+
+# ---- sizes
+
+
+def by_key(pictures: Pictures, machine: Machine) -> dict[str, object]:
+    return {f"{item.section}.{item.key}": item.value for item in suggest(pictures, machine)}
+
+
+def test_the_measured_set_gets_the_measured_settings() -> None:
+    preset = tomllib.loads((Path(__file__).parent.parent / "configs" / "folder.toml").read_text())
+    found = by_key(Pictures(training=294, long_side=320), CPU)
+    wanted = {
+        f"{s}.{k}": v
+        for s, keys in preset.items()
+        if isinstance(keys, dict) and s != "data"
+        for k, v in keys.items()
+    }
+    assert found == wanted
+
+
+def test_large_sets_on_a_large_gpu_get_the_published_recipe() -> None:
+    found = by_key(Pictures(training=10_582, long_side=500), GPU)
+    assert (found["classify.backbone"], found["segment.backbone"]) == ("resnet50", "resnet101")
+    assert found["segment.epochs"] == 19
+    for pictures, machine in (
+        (Pictures(training=10_582, long_side=500), CPU),
+        (Pictures(training=10_582, long_side=500), Machine(cores=8, gpu="small", gpu_gib=8)),
+        (Pictures(training=300, long_side=500), GPU),
+    ):
+        assert by_key(pictures, machine)["classify.weights"] == "bundled"
+
+
+def test_passes_follow_the_number_of_photographs() -> None:
+    epochs = [
+        by_key(Pictures(training=n, long_side=320), CPU)["classify.epochs"] for n in (1, 20, 100, 294, 5000)
+    ]
+    assert epochs == [40, 40, 24, 8, 4]
+    assert by_key(Pictures(training=3, long_side=320), CPU)["classify.batch"] == 3
+
+
+def test_large_photographs_are_reduced_on_a_cpu() -> None:
+    found = by_key(Pictures(training=300, long_side=4000), CPU)
+    assert (found["cams.max_side"], found["refine.max_side"], found["segment.max_side"]) == (640, 640, 640)
+    on_gpu = by_key(Pictures(training=300, long_side=4000), GPU)
+    assert "cams.max_side" not in on_gpu
+    assert on_gpu["classify.long_side"] == [352, 560]
+
+
+@pytest.mark.parametrize("machine", [CPU, GPU, Machine(cores=1), Machine(cores=8, gpu="Apple GPU")])
+@pytest.mark.parametrize("training", [1, 50, 3000, 200_000])
+@pytest.mark.parametrize("long_side", [1, 100, 500, 9000])
+def test_every_suggestion_is_accepted(
+    tmp_path: Path, machine: Machine, training: int, long_side: int
+) -> None:
+    from data.own import Found
+    from stages.start import config_text
+
+    pictures = Pictures(training=training, long_side=long_side)
+    settings = suggest(pictures, machine)
+    path = tmp_path / "wsss.toml"
+    path.write_text(config_text(path, "x", Found(what="ü"), {}, settings, expected_time(pictures, machine)))
+    config = load_config(path)
+    assert config.data.root == str(tmp_path)
+    for item in settings:
+        value = getattr(getattr(config, item.section), item.key)
+        assert (list(value) if isinstance(value, tuple) else value) == item.value
+
+
+def test_every_choice_that_depends_on_something_says_why() -> None:
+    reasons = {
+        f"{item.section}.{item.key}": item.why for item in suggest(Pictures(training=50, long_side=4000), CPU)
+    }
+    for key in (
+        "classify.backbone",
+        "classify.weights",
+        "classify.long_side",
+        "classify.epochs",
+        "cams.max_side",
+    ):
+        assert reasons[key]
+    assert "4000" in reasons["cams.max_side"]
+
+
+def test_times_are_said_where_they_were_measured() -> None:
+    assert (
+        expected_time(Pictures(training=300, long_side=320), CPU) == "about 10 to 20 minutes on 2 CPU cores"
+    )
+    assert "not measured" in expected_time(Pictures(training=300, long_side=320), GPU)

@@ -1,0 +1,166 @@
+"""Quality without ground truth: what photographs, tags and CAMs alone say about masks.
+
+Each function is one indicator of one image; `docs/indicators.md` shows how well each ranks thresholds and CRF
+presets against the true mIoU.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss.metrics.sweep import THRESHOLDS
+from wsss.metrics.windows import Labels
+
+Curve = NDArray[np.float64]
+
+COLOUR_LEVELS = 4
+"""Per channel: 64 colours. With 512 the choice of threshold is the same, from sparser counts."""
+
+
+def agreement(first: Labels, second: Labels) -> float:
+    """Cohen's kappa of two label maps (H, W): 1 where all pixels agree, 0 as good as chance, NaN if undefined.
+
+    Plain overlap grows with the objects' size, so it would favour masks that cover everything; kappa takes out
+    what two unrelated maps of these sizes share by chance (Cohen 1960).
+    """
+    shares = [np.bincount(labels.ravel(), minlength=256) / labels.size for labels in (first, second)]
+    return float(_kappa(np.asarray((first == second).mean()), np.asarray((shares[0] * shares[1]).sum())))
+
+
+def agreement_curve(
+    first: NDArray[np.floating], second: NDArray[np.floating], thresholds: Sequence[float] = THRESHOLDS
+) -> Curve:
+    """`agreement` of two seeds of one image at every threshold.
+
+    Args:
+        first: (K, h, w) CAMs in [0, 1].
+        second: (K, h, w) CAMs of the same classes from other views of the image.
+        thresholds: T ascending background scores.
+
+    Returns:
+        (T,) float64, NaN where undefined.
+    """
+    classes, bins = len(first), len(thresholds) + 1
+    if not classes:
+        return np.full(len(thresholds), np.nan)
+    label, reached = zip(*(_strongest(maps, thresholds) for maps in (first, second)), strict=True)
+    pixels = label[0].size
+    same = label[0] == label[1]
+    both = _from(np.bincount(np.minimum(*reached)[same], minlength=bins))
+    neither = pixels - _from(np.bincount(np.maximum(*reached), minlength=bins))
+    counts = [
+        _from(np.bincount(lab * bins + bin_, minlength=classes * bins).reshape(classes, bins))
+        for lab, bin_ in zip(label, reached, strict=True)
+    ]
+    background = [pixels - count.sum(0) for count in counts]
+    chance = ((counts[0] * counts[1]).sum(0) + background[0] * background[1]) / pixels**2
+    return _kappa((both + neither) / pixels, chance)
+
+
+def colour_information_curve(
+    image: NDArray[np.uint8], cams: NDArray[np.floating], thresholds: Sequence[float] = THRESHOLDS
+) -> Curve:
+    """How much a pixel's colour tells about object or background, at every threshold of the seed.
+
+    The mutual information of the 64 colours of 4 levels per channel and the seed's two labels. It is zero where
+    all is object or all is background, and largest where the seed divides the image along its colours.
+
+    Args:
+        image: (h, w, 3) uint8, at the CAMs' size.
+        cams: (K, h, w) in [0, 1].
+        thresholds: T ascending background scores.
+
+    Returns:
+        (T,) float64 in bits, 0 to 1.
+    """
+    bins = len(thresholds) + 1
+    colours = COLOUR_LEVELS**3
+    none = np.zeros(image.shape[0] * image.shape[1], np.int64)
+    reached = _strongest(cams, thresholds)[1] if len(cams) else none
+    joint = np.bincount(_colour(image) * bins + reached, minlength=colours * bins).reshape(colours, bins)
+    return _information(_from(joint), joint.sum(1, keepdims=True))
+
+
+def colour_information(image: NDArray[np.uint8], labels: Labels) -> float:
+    """The same of a mask (H, W), any class against background, in bits; 255 is left out. NaN if all is."""
+    known = labels != 255
+    colour, inside = _colour(image)[known.ravel()], (labels[known] > 0).astype(np.int64)
+    if not len(colour):
+        return float("nan")
+    joint = np.bincount(colour * 2 + inside, minlength=2 * COLOUR_LEVELS**3).reshape(-1, 2)
+    return float(_information(joint[:, 1:], joint.sum(1, keepdims=True))[0])
+
+
+def gradient_ranks(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H, W, 3) uint8 -> (H, W) share of the image's pixels with a weaker gradient, in [0, 1], ties halved.
+
+    The gradient is that of the grey image smoothed by 1-2-1 in both directions, |dx| + |dy|.
+    """
+    grey = image.astype(np.int32).sum(2)
+    for _ in range(2):
+        grey = _smoothed(grey).T
+    padded = np.pad(grey, 1, mode="edge")
+    strength = np.abs(padded[1:-1, 2:] - padded[1:-1, :-2]) + np.abs(padded[2:, 1:-1] - padded[:-2, 1:-1])
+    counts = np.bincount(strength.ravel())
+    rank = ((np.cumsum(counts) - counts / 2) / strength.size).astype(np.float32)
+    return np.asarray(rank[strength])
+
+
+def edge_alignment(ranks: NDArray[np.float32], labels: Labels) -> float:
+    """Mean gradient rank of the pixels on both sides of the mask's boundaries; NaN where there is none.
+
+    0.5 is what a boundary drawn anywhere scores, 1 one that follows the strongest edges of the image.
+    """
+    edge = np.zeros(labels.shape, bool)
+    across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+    edge[:, 1:] |= across
+    edge[:, :-1] |= across
+    edge[1:] |= down
+    edge[:-1] |= down
+    return float(ranks[edge].mean(dtype=np.float64)) if edge.any() else float("nan")
+
+
+def _strongest(
+    cams: NDArray[np.floating], thresholds: Sequence[float]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(P,) the strongest class of each pixel, and how many thresholds its value reaches."""
+    limits = np.asarray(thresholds, np.float32)
+    reached = np.searchsorted(limits, cams.max(0).ravel().astype(np.float32), side="right")
+    return cams.argmax(0).ravel(), reached
+
+
+def _from(counts: NDArray[np.integer]) -> NDArray[np.int64]:
+    """(..., T + 1) pixels by thresholds reached -> (..., T) pixels that reach each threshold."""
+    return np.asarray(np.cumsum(counts[..., ::-1], axis=-1)[..., ::-1][..., 1:], dtype=np.int64)
+
+
+def _kappa(observed: NDArray[np.floating], chance: NDArray[np.floating]) -> NDArray[np.float64]:
+    open_to_chance = 1 - chance
+    undefined = open_to_chance < 1e-9
+    kappa = (observed - chance) / np.where(undefined, 1, open_to_chance)
+    return np.where(undefined, np.nan, kappa)
+
+
+def _information(inside: NDArray[np.integer], total: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Mutual information in bits of colour and two labels: (Q, T) pixels inside and (Q, 1) pixels, by colour."""
+    outside = total - inside
+    pixels = total.sum()
+    by_label = _xlogx(inside.sum(0)) + _xlogx(outside.sum(0))
+    joint = _xlogx(inside).sum(0) + _xlogx(outside).sum(0)
+    return np.asarray(np.maximum((_xlogx(pixels) - _xlogx(total).sum() - by_label + joint) / pixels, 0))
+
+
+def _xlogx(counts: NDArray[np.integer]) -> NDArray[np.float64]:
+    return np.asarray(counts * np.log2(np.maximum(counts, 1)), dtype=np.float64)
+
+
+def _colour(image: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(h, w, 3) -> (P,) index of each pixel's colour."""
+    levels = (image.reshape(-1, 3) // (256 // COLOUR_LEVELS)).astype(np.int64)
+    return np.asarray(levels @ np.array([COLOUR_LEVELS**2, COLOUR_LEVELS, 1]))
+
+
+def _smoothed(grey: NDArray[np.int32]) -> NDArray[np.int32]:
+    padded = np.pad(grey, ((1, 1), (0, 0)), mode="edge")
+    return np.asarray(padded[:-2] + 2 * padded[1:-1] + padded[2:], dtype=np.int32)

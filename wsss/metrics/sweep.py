@@ -1,0 +1,100 @@
+"""The seed at every background score, in one pass over the images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss.metrics.confusion import IGNORE, Counts
+
+THRESHOLDS: tuple[float, ...] = tuple(round(0.01 * step, 2) for step in range(1, 100))
+"""The background scores of a seed's sweep."""
+
+
+def seed_labels(
+    cams: NDArray[np.floating], classes: NDArray[np.integer], threshold: float
+) -> NDArray[np.uint8]:
+    """The seed: each pixel's strongest class where its CAM reaches the threshold, else background.
+
+    Args:
+        cams: (K, H, W) in [0, 1]; K may be 0.
+        classes: (K,) classes 0..C-1 of the maps.
+        threshold: the background score.
+
+    Returns:
+        (H, W) uint8 labels 0..C.
+    """
+    if not len(cams):
+        return np.zeros(cams.shape[1:], np.uint8)
+    strongest = classes.astype(np.uint8)[cams.argmax(0)] + np.uint8(1)
+    return np.where(cams.max(0) >= np.float32(threshold), strongest, np.uint8(0))
+
+
+class SeedCounts:
+    """What the IoUs of the seed are made of, at every threshold; int64.
+
+    Counting pixels by label and by the number of thresholds that their strongest CAM reaches gives all thresholds
+    at once by cumulative sums.
+
+    Args:
+        labels: L.
+        thresholds: T ascending background scores in (0, 1).
+    """
+
+    def __init__(self, labels: int, thresholds: Sequence[float] = THRESHOLDS) -> None:
+        self.thresholds = np.asarray(thresholds, dtype=np.float32)
+        bins = len(thresholds) + 1
+        self._truth: Counts = np.zeros(labels, np.int64)
+        self._strongest: Counts = np.zeros(
+            (labels, bins), np.int64
+        )  # pixels whose strongest class is the label
+        self._right: Counts = np.zeros((labels, bins), np.int64)  # those of them that are of that class
+        self._background: Counts = np.zeros(bins, np.int64)  # pixels that are background
+
+    def add(self, truth: NDArray[np.uint8], cams: NDArray[np.floating], classes: NDArray[np.integer]) -> None:
+        """Count one image.
+
+        Args:
+            truth: (H, W) labels or 255.
+            cams: (K, H, W) in [0, 1], on the truth's grid; K may be 0.
+            classes: (K,) classes 0..C-1 of the maps.
+        """
+        labels, bins = self._strongest.shape
+        counted = truth != IGNORE
+        rows = truth[counted]
+        strongest = seed_labels(cams, classes, 0.0)[counted]
+        values = cams.max(0)[counted].astype(np.float32) if len(cams) else np.zeros(rows.shape, np.float32)
+        reached = np.searchsorted(self.thresholds, values, side="right")  # thresholds <= value
+        cell = strongest * np.int64(bins) + reached
+        self._truth += np.bincount(rows, minlength=labels)
+        self._strongest += np.bincount(cell, minlength=labels * bins).reshape(labels, bins)
+        self._right += np.bincount(cell[rows == strongest], minlength=labels * bins).reshape(labels, bins)
+        self._background += np.bincount(reached[rows == 0], minlength=bins)
+
+    def merge(self, other: "SeedCounts") -> None:
+        """Add what another one counted on other images."""
+        self._truth += other._truth
+        self._strongest += other._strongest
+        self._right += other._right
+        self._background += other._background
+
+    def ious(self) -> NDArray[np.float64]:
+        """(T, L) IoU of every label at every threshold; NaN where a label is in neither truth nor seed."""
+        right, predicted = _reaching(self._right), _reaching(self._strongest)
+        below = np.cumsum(self._strongest.sum(0))[:-1]
+        right[0], predicted[0] = np.cumsum(self._background)[:-1], below
+        either = self._truth[:, None] + predicted - right
+        return np.where(either > 0, right / np.maximum(either, 1), np.nan).T
+
+    def curve(self) -> list[float]:
+        """mIoU at every threshold; NaN where nothing was counted."""
+        ious = self.ious()
+        known = np.isfinite(ious)
+        counted = known.sum(axis=1)
+        means = np.where(counted > 0, np.nansum(ious, axis=1) / np.maximum(counted, 1), np.nan)
+        return [float(mean) for mean in means]
+
+
+def _reaching(counts: Counts) -> Counts:
+    """(L, T + 1) pixels by thresholds reached -> (L, T) pixels that reach each threshold."""
+    return np.asarray(np.cumsum(counts[:, ::-1], axis=1)[:, ::-1][:, 1:], dtype=np.int64)
