@@ -122,7 +122,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     starting.add_argument("--force", action="store_true", help="overwrite what an earlier init wrote")
     _common(starting)
-    _command(commands, "run", "compute every stage that is not cached", "run --config configs/sample.toml")
     stage = _command(
         commands,
         "stage",

@@ -20,7 +20,7 @@ BLOCK_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class Difference:
-    """B minus A for S figures; NaN where a figure is undefined in either.
+    """B minus A for S figures; NaN where a figure is undefined in either. Intervals cover the resamples where it is not.
 
     Attributes:
         a: (S,) the figures of A on all images.

@@ -3,7 +3,9 @@
 A label's *band* is the part of its mask within ``d`` pixels of the mask's contour, the image's border being part of
 the contour, with d = 2 % of the image's diagonal. Boundary IoU is the IoU of the two bands: unlike mask IoU
 it does not grow with the object's size. As in the authors' code distance is counted by erosions with a
-3x3 square. Pixels that the truth ignores are not counted; the edge of an ignored region is a contour.
+3x3 square. Pixels that the truth ignores are not counted, and are taken to be what the prediction says when the
+truth's bands are formed: where an ignored seam hides a contour (VOC draws one around every object), a prediction
+that is right everywhere else still scores 1.
 """
 
 import math
@@ -36,7 +38,7 @@ def boundary_counts(truth: Labels, prediction: Labels, labels: int) -> Counts:
     """
     d = band_width(*truth.shape)
     counted = truth != IGNORE
-    truth_band = ~_inside(truth, d) & counted
+    truth_band = ~_inside(np.where(counted, truth, prediction), d) & counted
     predicted_band = ~_inside(prediction, d) & counted
     both = truth_band & predicted_band & (truth == prediction)
     shared = _count(truth[both], labels)

@@ -8,14 +8,16 @@ the linear size).
 
 - by the size of the object, and the share of objects *missed*: with fewer than 10 % of their pixels found;
 - by depth, the Chebyshev distance to the nearest pixel of another label in steps of 0.5, 1, 2 and 4 % of the
-  image's diagonal (the image's border is no boundary: what it cuts off is unknown);
-- on thin parts: pixels of a class that its opening by a square of 2 r + 1 pixels removes, r = 1 % of the diagonal.
+  image's diagonal (the image's border is no boundary: what it cuts off is unknown; the edge of an ignored region is
+  one). In small images each step is at least a pixel more than the one before, see `depth_radii`;
+- on thin parts: pixels of a class that its opening by a square of 2 r + 1 pixels removes, r = the second of these steps.
 
 **Failure-2**, a part of a large object given another class: of the pixels of each object of at least 4 % of the
 image, the share that the prediction gives another class (not background), by which class; an object is *split*
 where that share is between 5 % and a half: a part of it, as opposed to all of it, got another class.
 
-Pixels that the truth ignores belong to no object.
+Pixels that the truth ignores belong to no object. Depth and thin parts are of all pixels of a class, those of objects
+below 10 pixels included.
 """
 
 import math
@@ -80,7 +82,7 @@ def failure_counts(truth: Labels, prediction: Labels, labels: int) -> FailureCou
     Args:
         truth: (H, W) labels 0..L-1 or 255.
         prediction: (H, W) labels 0..L-1, or 255 (found nothing).
-        labels: L.
+        labels: L; `confusion_counts` refuses labels outside it, this function relies on that.
     """
     foreground = (truth > 0) & (truth != IGNORE)
     found = foreground & (truth == prediction)

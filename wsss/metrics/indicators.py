@@ -21,7 +21,7 @@ COLOUR_LEVELS = 4
 def agreement(first: Labels, second: Labels) -> float:
     """Cohen's kappa of two label maps (H, W): 1 where all pixels agree, 0 as good as chance, NaN if undefined.
 
-    Plain overlap grows with the objects' size, so it would favour masks that cover everything; kappa takes out
+    255 is a label like any other. Plain overlap grows with the objects' size, so it would favour masks that cover everything; kappa takes out
     what two unrelated maps of these sizes share by chance (Cohen 1960).
     """
     shares = [np.bincount(labels.ravel(), minlength=256) / labels.size for labels in (first, second)]
@@ -109,6 +109,8 @@ def gradient_ranks(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def edge_alignment(ranks: NDArray[np.float32], labels: Labels) -> float:
     """Mean gradient rank of the pixels on both sides of the mask's boundaries; NaN where there is none.
+
+    A region of 255 has a boundary too.
 
     0.5 is what a boundary drawn anywhere scores, 1 one that follows the strongest edges of the image.
     """

@@ -1,7 +1,7 @@
 """Everything that is counted about masks against truth: sums over images, and one row per image.
 
 The rows are what comparisons resample; they hold counts, not scores, so that any score can be formed from any
-choice of images. A row takes about 300 bytes, whatever the image's size.
+choice of images. A row takes a few hundred bytes, whatever the image's size.
 """
 
 from dataclasses import dataclass, field
