@@ -119,7 +119,9 @@ def _published(pictures: Pictures, machine: Machine) -> list[Setting]:
     ]
 
 
-_BACKGROUND = "how much of an image is object: look at overview.png and try 0.1 to 0.4"
+_BACKGROUND = (
+    "how much of an image is object: look at report.html and try 0.1 to 0.4, or threshold = 'label-free'"
+)
 
 
 def _small(pictures: Pictures, machine: Machine) -> list[Setting]:

@@ -19,13 +19,11 @@ class Indicator:
         title: short name.
         sentence: what it is.
         trust: how well it ranked thresholds or presets where the truth was known (docs/indicators.md).
-        better: ``more``, ``less`` or empty where neither is better.
     """
 
     title: str
     sentence: str
     trust: str
-    better: str
 
 
 INDICATORS: dict[str, Indicator] = {
@@ -33,64 +31,54 @@ INDICATORS: dict[str, Indicator] = {
         "colour information, bits",
         "How much a pixel's colour tells about object or background (mutual information): high where the mask "
         "divides the image along its colours.",
-        "the best of these: ranks thresholds and CRF presets; chooses the label-free threshold",
-        "more",
+        "the best of these: ranks thresholds and chooses the label-free one; does not rank CRF presets",
     ),
     "scale_agreement": Indicator(
         "agreement of scales",
         "Kappa between the seeds of the small and of the large image scales: 1 if both say the same.",
         "ranks thresholds, with its top a little below the best one",
-        "more",
     ),
     "mirror_agreement": Indicator(
         "agreement of mirror images",
         "Kappa between the seeds of the image and of its mirror image.",
-        "ranks thresholds on one of two data sets only",
-        "more",
+        "ranks thresholds on one of two data sets only; not to be trusted alone",
     ),
     "cam_agreement": Indicator(
         "agreement of CAM and CRF",
         "Kappa between the seed and the CRF's result: low where the CRF overruled the network.",
-        "does not rank presets: a CRF that does nothing agrees best. Useful to find odd images",
-        "",
+        "ranks CRF presets on one of two data sets only; finds images that went wrong",
     ),
     "edge_alignment": Indicator(
         "edge alignment",
         "Mean rank of the image gradient under the mask's boundaries: 0.5 is chance, 1 the image's strongest edges.",
-        "does not rank thresholds of the seed, and presets only where the background score is low",
-        "",
+        "does not rank thresholds, nor CRF presets; a check",
     ),
     "covered": Indicator(
         "tags with a pixel",
         "Share of tags whose class has at least one pixel in the image's mask; the rest were lost.",
         "a check, not a ranking: nearly always close to 1",
-        "more",
     ),
     "unsure": Indicator(
         "pixels left out",
         "Share of pixels marked as unsure (255), from which the network does not learn.",
         "a check, not a ranking",
-        "",
     ),
     "confidence": Indicator(
         "confidence in the tags",
         "The classifier's mean probability of the classes that the tags name, on the images it was trained on.",
         "a check: low means that the classifier has not learned its own training tags",
-        "more",
     ),
     "untagged_confidence": Indicator(
         "confidence in what is not tagged",
         "The classifier's largest probability of a class that the tags do not name, averaged over images; high on "
         "single images points to missing tags.",
         "a check",
-        "less",
     ),
     "tags_named": Indicator(
         "predicted classes against tags",
         "F1 of the classes that the prediction names (at least 0.5 % of the image) against the tags. The network "
         "is not shown the tags of validation images.",
         "not measured against mIoU here",
-        "more",
     ),
 }
 

@@ -20,7 +20,9 @@ BLOCK_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class Difference:
-    """B minus A for S figures; NaN where a figure is undefined in either. Intervals cover the resamples where it is not.
+    """B minus A for S figures; NaN where a figure is undefined in either.
+
+    Intervals are over the resamples in which the figure is defined.
 
     Attributes:
         a: (S,) the figures of A on all images.

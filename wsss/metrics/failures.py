@@ -8,9 +8,9 @@ the linear size).
 
 - by the size of the object, and the share of objects *missed*: with fewer than 10 % of their pixels found;
 - by depth, the Chebyshev distance to the nearest pixel of another label in steps of 0.5, 1, 2 and 4 % of the
-  image's diagonal (the image's border is no boundary: what it cuts off is unknown; the edge of an ignored region is
-  one). In small images each step is at least a pixel more than the one before, see `depth_radii`;
-- on thin parts: pixels of a class that its opening by a square of 2 r + 1 pixels removes, r = the second of these steps.
+  image's diagonal (the image's border is no boundary, as what it cuts off is unknown; the edge of an ignored region
+  is one). In small images each step is at least a pixel more than the one before, see `depth_radii`;
+- on thin parts: pixels of a class that its opening by a square of 2 r + 1 pixels removes, r being the second step.
 
 **Failure-2**, a part of a large object given another class: of the pixels of each object of at least 4 % of the
 image, the share that the prediction gives another class (not background), by which class; an object is *split*

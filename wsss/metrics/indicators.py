@@ -21,8 +21,8 @@ COLOUR_LEVELS = 4
 def agreement(first: Labels, second: Labels) -> float:
     """Cohen's kappa of two label maps (H, W): 1 where all pixels agree, 0 as good as chance, NaN if undefined.
 
-    255 is a label like any other. Plain overlap grows with the objects' size, so it would favour masks that cover everything; kappa takes out
-    what two unrelated maps of these sizes share by chance (Cohen 1960).
+    Plain overlap grows with the objects' size, so it would favour masks that cover everything; kappa takes out
+    what two unrelated maps of these sizes share by chance (Cohen 1960). 255 is a label like any other.
     """
     shares = [np.bincount(labels.ravel(), minlength=256) / labels.size for labels in (first, second)]
     return float(_kappa(np.asarray((first == second).mean()), np.asarray((shares[0] * shares[1]).sum())))
