@@ -150,6 +150,21 @@ def test_differences_carry_their_sign(value: float | None, text: str) -> None:
     assert page.signed(value) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (61, "1 min 01 s"),
+        (3599.6, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_durations_are_read_at_a_glance(seconds: float | None, text: str) -> None:
+    assert page.duration(seconds) == text
+
+
 def test_swatches_have_the_palette_of_voc() -> None:
     assert "rgb(128,0,0)" in page.swatch(1)
     assert voc_palette()[15].tolist() == [192, 128, 128]

@@ -124,9 +124,9 @@ def changed(subject: Subject) -> list[dict[str, Any]]:
     if not subject.preset:
         return []
     return [
-        {"key": key, "preset": subject.preset.get(key), "used": value}
+        {"key": key, "preset": subject.preset[key], "used": value}
         for key, value in used.items()
-        if subject.preset.get(key) != value
+        if key in subject.preset and subject.preset[key] != value  # an older version knew fewer keys
     ]
 
 
@@ -136,9 +136,19 @@ def pretraining(subject: Subject) -> list[str]:
     for name in ("classify", "segment"):
         section = getattr(subject.config, name)
         if name in subject.planned:
-            identity = weights_identity(section.backbone, section.weights)
-            sentences.append(f"{name}: {section.backbone}, weights {section.weights} ({identity})")
+            known = _knowledge(section.weights, weights_identity(section.backbone, section.weights))
+            sentences.append(f"{name}: {section.backbone}, {known}")
     return sentences
+
+
+def _knowledge(weights: str, identity: str) -> str:
+    """What stands behind a weights setting, in words."""
+    if weights == "none":
+        return "random weights, no pretraining"
+    if weights == "imagenet":
+        return "pretrained on ImageNet (timm's weights of that name)"
+    known = "pretrained on ImageNet (bundled weights" if weights == "bundled" else f"weights of {weights} ("
+    return f"{known}{', ' if weights == 'bundled' else ''}sha256 {identity[:12]}…)"
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

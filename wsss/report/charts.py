@@ -44,11 +44,15 @@ def curve_chart(
     y_label: str,
     marks: Sequence[Mark] = (),
     others: Mapping[str, Sequence[float | None]] = {},
+    x_range: tuple[float, float] | None = None,
 ) -> Markup:
-    """A curve with named points; ``others`` are thinner curves on the same axes, by name. Nulls are gaps."""
+    """A curve with named points; ``others`` are thinner curves on the same axes, by name. Nulls are gaps.
+
+    The x axis spans ``x_range``, or the values if there is none.
+    """
     known = [y for y in [*ys, *(y for other in others.values() for y in other)] if y is not None]
     top = _nice_top(max([*known, *(mark.y for mark in marks)], default=1.0))
-    frame = _Frame(min(xs), max(xs), 0.0, top)
+    frame = _Frame(*(x_range or (min(xs), max(xs))), 0.0, top)
     parts = [frame.axes(x_label, y_label)]
     for index, other in enumerate(others.values()):
         parts.append(Markup('<path class="line other{}" d="{}"/>').format(index % 3, frame.path(xs, other)))

@@ -41,6 +41,16 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def duration(seconds: float | None) -> str:
+    """Seconds, or minutes and seconds, or hours and minutes; a dash where unknown."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def swatch(label: int) -> Markup:
     """A class's colour of the VOC palette, as a small square."""
     red, green, blue = voc_palette()[label].tolist()
@@ -71,6 +81,7 @@ def sweep_chart(stage: dict[str, Any]) -> Markup:
             free,
             title="Colour information over the threshold",
             x_label="threshold (background score)",
+            x_range=(0.0, 1.0),
             y_label="colour information, 0.01 bit",
             marks=_marks([(x, y, "label-free choice", "free")]),
         )
@@ -87,6 +98,7 @@ def sweep_chart(stage: dict[str, Any]) -> Markup:
         miou,
         title="mIoU of the seed over the threshold",
         x_label="threshold (background score)",
+        x_range=(0.0, 1.0),
         y_label="mIoU, %",
         marks=_marks(found),
         others={"colour information": [None if y is None else y * factor for y in free]},
@@ -156,6 +168,7 @@ def _environment() -> Environment:
         "percent": percent,
         "signed": signed,
         "number": number,
+        "duration": duration,
         "bar": bar,
         "swatch": swatch,
     }
