@@ -162,7 +162,7 @@ def computed(item: Planned) -> dict[str, Any]:
 
 
 def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
-    """Remove what no run names: artifacts with their records and checkpoints, remains of dead processes.
+    """Remove what no run names: artifacts with their records, checkpoints and measures, remains of dead processes.
 
     Returns:
         What was (or with ``dry_run`` would be) removed, with its size in bytes.
@@ -177,7 +177,11 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
         if _in_use(path):
             continue
         removed.append((path, _size(path)))
-        if not dry_run:
+    for path in sorted((workspace.root / "scores").glob("*.json")):
+        if not named & set(path.stem.split("-")):
+            removed.append((path, _size(path)))
+    if not dry_run:
+        for path, _ in removed:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return removed
 

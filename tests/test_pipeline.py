@@ -231,6 +231,9 @@ def test_prune_removes_what_no_run_names(
     assert [key.split("/")[0] for key in left] == sorted(STAGE_NAMES)
     assert computed_stages(left, before) == ["refine", "segment"]  # the old ones are gone
     assert not stale.exists()
+    measured = [file.name.split("-")[:2] for file in (workspace / "scores").iterdir()]
+    assert {f"{stage}/{fingerprint}.h5" for stage, fingerprint in measured} <= left.keys()
+    assert len(measured) == 3
     assert "removed artifacts" in capsys.readouterr().out
 
 

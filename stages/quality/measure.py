@@ -40,7 +40,9 @@ def measure(
     samples = scored_samples(planned.name, config, dataset)
     if planned.name == "classify" or not samples:
         return None
-    path = workspace / "scores" / f"{planned.name}-{measure_key(planned, config, dataset)}.json"
+    # The fingerprint is in the name for `prune`.
+    name = f"{planned.name}-{planned.stamp.fingerprint}-{measure_key(planned, config, dataset)}.json"
+    path = workspace / "scores" / name
     if not path.exists():
         values = _compute(planned, everything, config, samples, dataset.classes)
         write_text(path, json.dumps(values, ensure_ascii=False, allow_nan=False))
