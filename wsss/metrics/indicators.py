@@ -97,9 +97,10 @@ def gradient_ranks(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     The gradient is that of the grey image smoothed by 1-2-1 in both directions, |dx| + |dy|.
     """
-    grey = image.astype(np.int32).sum(2)
+    red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
+    grey = red + green + blue  # at most 765; smoothed 16 times that, its gradient twice that: within 16 bits
     for _ in range(2):
-        grey = _smoothed(grey).T
+        grey = np.ascontiguousarray(_smoothed(grey).T)
     padded = np.pad(grey, 1, mode="edge")
     strength = np.abs(padded[1:-1, 2:] - padded[1:-1, :-2]) + np.abs(padded[2:, 1:-1] - padded[:-2, 1:-1])
     counts = np.bincount(strength.ravel())
@@ -163,6 +164,6 @@ def _colour(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.asarray(levels @ np.array([COLOUR_LEVELS**2, COLOUR_LEVELS, 1]))
 
 
-def _smoothed(grey: NDArray[np.int32]) -> NDArray[np.int32]:
+def _smoothed(grey: NDArray[np.int16]) -> NDArray[np.int16]:
     padded = np.pad(grey, ((1, 1), (0, 0)), mode="edge")
-    return np.asarray(padded[:-2] + 2 * padded[1:-1] + padded[2:], dtype=np.int32)
+    return np.asarray(padded[:-2] + 2 * padded[1:-1] + padded[2:], dtype=np.int16)
