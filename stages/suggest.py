@@ -106,7 +106,7 @@ def _published(pictures: Pictures, machine: Machine) -> list[Setting]:
         Setting("classify", "epochs", 5),
         Setting("classify", "batch", 16),
         Setting("refine", "preset", "irn"),
-        Setting("refine", "background", 0.15, _BACKGROUND),
+        Setting("refine", "threshold", "label-free", _THRESHOLD),
         Setting("segment", "backbone", "resnet101"),
         Setting("segment", "weights", "imagenet"),
         Setting("segment", "head", "aspp"),
@@ -119,8 +119,9 @@ def _published(pictures: Pictures, machine: Machine) -> list[Setting]:
     ]
 
 
-_BACKGROUND = (
-    "how much of an image is object: look at report.html and try 0.1 to 0.4, or threshold = 'label-free'"
+_THRESHOLD = (
+    "how much of an image is object, chosen from the photographs' colours; to set it yourself: 'fixed' and "
+    "background = 0.1 to 0.4"
 )
 
 
@@ -157,7 +158,7 @@ def _small(pictures: Pictures, machine: Machine) -> list[Setting]:
             f"larger photographs are reduced to this side: {pictures.long_side} pixels cost too much time here",
         ),
         Setting("refine", "preset", "afa"),
-        Setting("refine", "background", 0.15, _BACKGROUND),
+        Setting("refine", "threshold", "label-free", _THRESHOLD),
         *_reach("refine", reach, ""),
         Setting("segment", "backbone", "tf_efficientnet_lite0"),
         Setting("segment", "weights", "bundled"),
