@@ -1,6 +1,6 @@
 """Reading scale: how long opening a large listing takes, and how much memory, beside a plain reference.
 
-    python benchmarks/listings.py [--scale 0.1]
+    python -m benchmarks.listings [--scale 0.1]
 
 Trees of the published sizes are generated in a temporary folder (empty photographs: a listing opens none): VOC
 2012 with train_aug, 10,582 + 1,449 images with an annotation each, and COCO 2017, 118,287 + 5,000 images with
@@ -23,11 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from data.sources import VOC_CLASSES, read_listing  # noqa: E402
-from wsss.config import DataConfig  # noqa: E402
+from data.sources import VOC_CLASSES, read_listing
+from wsss.config import DataConfig
 
 VOC_SIZES = {"train_aug": 10_582, "val": 1_449}
 COCO_SIZES = {"train2017": (118_287, 860_001), "val2017": (5_000, 36_781)}
@@ -152,7 +149,7 @@ def _annotations(count: int, images: int) -> Iterator[str]:
 
 def measure(name: str, root: Path) -> dict[str, float]:
     """Run one reading in a process of its own: seconds, and peak memory of the process in MiB."""
-    command = [sys.executable, __file__, "--read", name, "--root", str(root)]
+    command = [sys.executable, "-m", "benchmarks.listings", "--read", name, "--root", str(root)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(done.stdout)
     return result
