@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns 0, 1 (a fault of the program), 2 (something to mend) or 130 (interrupted)."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     interrupt.install()
     try:
         return _dispatch(options)
@@ -36,6 +36,18 @@ def main(arguments: list[str] | None = None) -> int:
     except (interrupt.Interrupted, KeyboardInterrupt):
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    """The parsed arguments. Names and photographs may stand before and after options, which argparse alone refuses."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    names = {"predict": "inputs", "compare": "runs"}.get(options.command)
+    if rest and (names is None or any(item.startswith("-") for item in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest and names:
+        setattr(options, names, [*getattr(options, names), *rest])
+    return options
 
 
 def _explain(error: UserError | DamagedArtifactError | OSError) -> int:
