@@ -5,6 +5,7 @@ import numpy as np
 from wsss.artifacts import Artifact
 from wsss.config import RefineConfig
 from wsss.metrics import THRESHOLDS
+from wsss.metrics.indicators import label_free_threshold
 
 
 def seed_threshold(config: RefineConfig, cams: Artifact) -> float:
@@ -18,4 +19,5 @@ def seed_threshold(config: RefineConfig, cams: Artifact) -> float:
     total = np.zeros(len(THRESHOLDS))
     for image_id in cams.ids:
         total += cams.read(image_id, "colour_information").astype(np.float64)
-    return THRESHOLDS[int(total.argmax())] if total.any() else config.background
+    chosen = label_free_threshold(total)
+    return config.background if chosen is None else chosen

@@ -18,6 +18,7 @@ from wsss.metrics.indicators import (
     colour_information_curve,
     edge_alignment,
     gradient_ranks,
+    label_free_threshold,
 )
 from wsss.metrics.windows import Labels
 
@@ -276,3 +277,13 @@ def test_a_mask_along_the_edge_scores_near_one_and_any_mask_on_noise_a_half() ->
     noise = random.integers(0, 256, (30, 64, 64, 3)).astype(np.uint8)
     scores = [edge_alignment(gradient_ranks(image), square) for image in noise]
     assert np.mean(scores) == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_label_free_threshold_is_a_sensible_top() -> None:
+    curve = np.linspace(0.1, 0.2, len(THRESHOLDS))  # rises to 0.99: what random maps give
+    assert label_free_threshold(curve) == 0.6
+    curve[THRESHOLDS.index(0.25)] = 0.9
+    curve[THRESHOLDS.index(0.26)] = np.nan
+    assert label_free_threshold(curve) == 0.25
+    assert label_free_threshold(np.zeros(len(THRESHOLDS))) is None
+    assert label_free_threshold(np.full(len(THRESHOLDS), np.nan)) is None

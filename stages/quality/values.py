@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from stages.quality.images import Chunk
 from wsss.metrics import THRESHOLDS, Counts, SeedCounts, mask_scores
 from wsss.metrics.failures import FailureCounts
+from wsss.metrics.indicators import label_free_threshold
 from wsss.metrics.tally import Tally, image_ious
 
 Values = dict[str, Any]
@@ -139,10 +140,9 @@ def _found(counts: Counts) -> NDArray[np.float64]:
 def _sweep_values(chunk: Chunk) -> Values:
     curves = {f"curve.{name}": ratio_of(sums) for name, sums in chunk.curves.items()}
     values: Values = {"thresholds": list(THRESHOLDS), **curves}
-    free = curves.get("curve.colour_information", np.array([np.nan]))
-    if np.isfinite(free).any():
-        values["label_free_threshold"] = THRESHOLDS[int(np.nanargmax(free))]
-        values["label_free_chosen_by"] = "colour information"
+    chosen = label_free_threshold(curves["curve.colour_information"])
+    if chosen is not None:
+        values |= {"label_free_threshold": chosen, "label_free_chosen_by": "colour information"}
     if chunk.tally.rows:
         values |= _truth_sweep(chunk.sweep, values.get("label_free_threshold"))
     return values

@@ -14,6 +14,8 @@ from wsss.metrics.windows import Labels
 
 Curve = NDArray[np.float64]
 
+CHOICE = (0.05, 0.6)
+"""Lowest and highest background score that is chosen without ground truth; published ones are 0.15 to 0.21."""
 COLOUR_LEVELS = 4
 """Per channel: 64 colours. With 512 the choice of threshold is the same, from sparser counts."""
 
@@ -80,6 +82,21 @@ def colour_information_curve(
     reached = _strongest(cams, thresholds)[1] if len(cams) else none
     joint = np.bincount(_colour(image) * bins + reached, minlength=colours * bins).reshape(colours, bins)
     return _information(_from(joint), joint.sum(1, keepdims=True))
+
+
+def label_free_threshold(curve: Curve) -> float | None:
+    """The threshold of THRESHOLDS at which colour information is largest; None where it is zero or unknown.
+
+    Args:
+        curve: (T,) summed or averaged over images, NaN where undefined.
+
+    Only thresholds that make sense for a background score are considered (CHOICE): the maps of a classifier that has
+    learned little give a flat curve, whose top means nothing.
+    """
+    values = np.where([CHOICE[0] <= threshold <= CHOICE[1] for threshold in THRESHOLDS], curve, np.nan)
+    if not (np.nan_to_num(values) > 0).any():
+        return None
+    return THRESHOLDS[int(np.nanargmax(values))]
 
 
 def colour_information(image: NDArray[np.uint8], labels: Labels) -> float:
