@@ -1,6 +1,7 @@
 """The command `compare`: finds the reports, and the pictures behind them where they are at hand."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def run_compare(
         return True
     worse = worse_by(pairs, fail_if_worse)
     for sentence in worse:
-        print(f"worse by more than {fail_if_worse:g} points: {sentence}")
+        # Not on standard output: --json has that to itself.
+        print(f"worse by more than {fail_if_worse:g} points: {sentence}", file=sys.stderr)
     return not worse
 
 
@@ -126,8 +128,12 @@ def _panels(
     errors = []
     truth = sample.mask.read() if sample.mask else None
     for session, name, report in sides:
-        planned = session.planned[stage]
-        if not planned.cached or planned.stamp.fingerprint != report[f"{stage}.fingerprint"]:
+        planned = session.planned.get(stage)
+        if (
+            planned is None
+            or not planned.cached
+            or planned.stamp.fingerprint != report[f"{stage}.fingerprint"]
+        ):
             raise UserError(f"the masks of {name} that its report describes are not in its workspace")
         artifact = Artifact(planned.path)
         mask = stage_mask(stage, artifact, sample, report.get(f"{stage}.threshold", 0.0))

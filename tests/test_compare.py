@@ -171,7 +171,9 @@ def test_the_command_prints_writes_and_judges(workspace: Path, capsys: pytest.Ca
     assert "eight against exact" in text
     assert (workspace / "eight" / "compare.html").exists()
     assert main(["compare", "exact", "eight", *common, "--fail-if-worse", "5"]) == 1
-    assert "worse by more than 5 points: eight" in capsys.readouterr().out
+    assert "worse by more than 5 points: eight" in capsys.readouterr().err
+    assert main(["compare", "exact", "eight", *common, "--fail-if-worse", "5", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["pairs"][0]["b"] == "eight"
     assert main(["compare", "eight", "exact", *common, "--fail-if-worse", "0"]) == 0
 
 
@@ -219,6 +221,7 @@ def test_reports_from_elsewhere_are_compared_without_pictures(workspace: Path, t
         ("{", "not JSON"),
         ("[]", "not a report"),
         ('{"schema": 1}', "not a report"),
+        ('{"schema": 1, "run": "x", "labels": [], "config": {}, "cams.split": "train"}', "columns of cams"),
         ('{"schema": 99, "run": "x", "labels": [], "config": {}}', "schema 99, expected 1"),
     ],
 )

@@ -55,7 +55,23 @@ def load_report(path: Path) -> Values:
         raise UserError(f"{path}: not a report of this program; expected the report.json of a run")
     if values["schema"] != SCHEMA:
         raise UserError(f"{path}: schema {values['schema']}, expected {SCHEMA}; `report RUN` writes it anew")
+    for stage in (stage for stage in STAGE_TITLES if f"{stage}.split" in values):
+        _check_columns(values, stage, path)
     return values
+
+
+def _check_columns(values: Values, stage: str, path: Path) -> None:
+    """Refuse a stage whose columns are missing or of different lengths."""
+    names = [
+        f"{stage}.{name}" for name in ("truth", "per_image.id", "per_image.labels", "per_image.failures")
+    ]
+    names += [key for key in values if key.startswith(f"{stage}.per_image.indicator.")]
+    columns = [values.get(name) for name in names]
+    if not all(isinstance(column, list) for column in columns) or len({len(c or []) for c in columns}) > 1:
+        raise UserError(
+            f"{path}: the columns of {stage} are damaged; expected lists of one length in {', '.join(names[:4])}; "
+            "`report RUN` writes it anew"
+        )
 
 
 def pair_reports(reports: Sequence[Values], names: Sequence[str], *, resamples: int) -> list[Pair]:
