@@ -18,7 +18,8 @@ from stages.finished import open_run
 from stages.predictors import segmenter
 from tests.networks import CHANNELS, tiny_backbone
 from tests.products import Product
-from wsss.networks import AsppHead, PlainNetwork
+from wsss.heads import AsppHead
+from wsss.networks import PlainNetwork
 from wsss.onnx_graph import onnx_model
 
 ROOT = Path(__file__).parent.parent

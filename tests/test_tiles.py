@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from tests.networks import CHANNELS, tiny_backbone
 from wsss.backbones import create_backbone
-from wsss.networks import AsppHead, LightHead, PlainNetwork
+from wsss.heads import AsppHead, LightHead
+from wsss.networks import PlainNetwork
 from wsss.tiles import BLIND_MARGIN, TiledNetwork, receptive_margin, spans
 
 CPU = torch.device("cpu")
