@@ -14,29 +14,32 @@ IMAGES = torch.rand(2, 3, 70, 45, generator=torch.Generator().manual_seed(5))
 
 def test_as_many_blocks_as_the_encoder_each_on_its_grid() -> None:
     decoder = Decoder([8, 40, 112, 320], [2, 4, 16, 16], 64)
-    assert decoder.channels == [64, 64, 40, 16]
+    assert decoder.channels == [64, 64, 64, 64]
     assert decoder.strides == [16, 16, 4, 2]
     features = [
         torch.rand(1, channels, 64 // stride, 96 // stride)
         for channels, stride in zip([8, 40, 112, 320], [2, 4, 16, 16], strict=True)
     ]
     shapes = [tuple(single.shape) for single in decoder(features)]
-    assert shapes == [(1, 64, 4, 6), (1, 64, 4, 6), (1, 40, 16, 24), (1, 16, 32, 48)]
+    assert shapes == [(1, 64, 4, 6), (1, 64, 4, 6), (1, 64, 16, 24), (1, 64, 32, 48)]
 
 
-def test_a_block_joins_the_enlarged_map_and_the_skip_connection() -> None:
+def test_a_block_adds_the_enlarged_map_the_skip_connection_and_a_convolution() -> None:
     torch.manual_seed(0)
-    block = UpBlock(3, 2, 5, 2)
-    deep, skip = torch.rand(1, 3, 4, 3), torch.rand(1, 2, 7, 6)
-    enlarged = torch.zeros(1, 3, 8, 6)
+    block = UpBlock(2, 5, 2)
+    deep, skip = torch.rand(1, 5, 4, 3), torch.rand(1, 2, 7, 6)
+    enlarged = torch.zeros(1, 5, 8, 6)
     for y in range(8):  # half-pixel centres
         for x in range(6):
             enlarged[:, :, y, x] = bilinear(deep, (y + 0.5) / 2 - 0.5, (x + 0.5) / 2 - 0.5)
-    joined = torch.cat([enlarged[:, :, :7], skip], 1)
-    maps = block.convolution(joined)
-    mean, deviation = maps.mean(1, keepdim=True), maps.var(1, unbiased=False, keepdim=True)
-    wanted = ((maps - mean) / (deviation + block.norm.eps).sqrt()).relu()
+    joined = enlarged[:, :, :7] + normalised(block.lateral[0](skip))
+    wanted = joined + normalised(block.body[0](joined)).relu()
     assert torch.allclose(block(deep, skip), wanted, atol=1e-5)
+
+
+def normalised(maps: Tensor) -> Tensor:
+    mean, deviation = maps.mean(1, keepdim=True), maps.var(1, unbiased=False, keepdim=True)
+    return (maps - mean) / (deviation + 1e-6).sqrt()
 
 
 def bilinear(maps: Tensor, y: float, x: float) -> Tensor:
@@ -51,7 +54,7 @@ def bilinear(maps: Tensor, y: float, x: float) -> Tensor:
 
 
 def test_the_first_block_stands_on_the_deepest_map_alone() -> None:
-    block = UpBlock(0, 4, 6, 1)
+    block = UpBlock(4, 6, 1)
     assert block(None, torch.rand(1, 4, 3, 3)).shape == (1, 6, 3, 3)
 
 

@@ -1,13 +1,14 @@
 """The decoder of the U-shape: as many up-convolution blocks as the encoder has blocks, with skip connections.
 
 Decoder block j of N works on the grid of encoder block N + 1 - j: the first on the deepest map alone, every
-other on the map of the block before it, enlarged, beside the encoder's map of its own grid (Ronneberger et al.,
-*U-Net*, MICCAI 2015).
+other on the map of the block before it, enlarged, and the encoder's map of its own grid (Ronneberger et al.,
+*U-Net*, MICCAI 2015). Skip connections are added, not set beside (Chaurasia and Culurciello, *LinkNet*, 2017), and
+each block adds to what it is given: what the encoder knows at its deepest reaches the head from the first step on.
+With narrowing blocks that are not residual, a few hundred steps taught a pretrained encoder's decoder nothing.
 """
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,34 +16,34 @@ import wsss.torchvision_guard  # noqa: F401 - must come before timm
 
 from timm.layers.norm import LayerNorm2d  # isort: skip
 
-LEAST_WIDTH = 16
-
 
 class UpBlock(nn.Module):
-    """Enlarge, set beside the skip connection, 3x3 convolution, norm, ReLU.
+    """Enlarge, add the skip connection, add a 3x3 convolution of the sum.
 
-    The norm runs over the channels of each position: independent of the batch, and local, so that an image
-    can be computed in tiles without any difference.
+    ``x = enlarged(deep) + norm(conv1x1(skip))``; the result is ``x + relu(norm(conv3x3(x)))``. The norms run over the
+    channels of each position: independent of the batch, and local, so that an image can be computed in tiles
+    without any difference.
 
     Args:
-        inputs: channels of the deeper map; 0 for the first block, which has the skip connection alone.
         skip: channels of the encoder's map.
-        outputs: channels of the result.
-        factor: how much finer the skip connection's grid is.
+        width: channels of the deeper map and of the result.
+        factor: how much finer the skip connection's grid is than the deeper map's.
     """
 
-    def __init__(self, inputs: int, skip: int, outputs: int, factor: int) -> None:
+    def __init__(self, skip: int, width: int, factor: int) -> None:
         super().__init__()
         self.factor = factor
-        self.convolution = nn.Conv2d(inputs + skip, outputs, 3, padding=1, bias=False)
-        self.norm = LayerNorm2d(outputs)
-        self.activation = nn.ReLU()
+        self.lateral = nn.Sequential(nn.Conv2d(skip, width, 1, bias=False), LayerNorm2d(width))
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), LayerNorm2d(width), nn.ReLU()
+        )
 
     def forward(self, deep: Tensor | None, skip: Tensor) -> Tensor:
-        """(B, D, h, w) or None, (B, D', h', w') -> (B, D'', h', w')."""
-        joined = skip if deep is None else torch.cat([self._enlarged(deep, skip), skip], 1)
-        result: Tensor = self.activation(self.norm(self.convolution(joined)))
-        return result
+        """(B, D, h, w) or None for the first block, (B, D', h', w') -> (B, D, h', w')."""
+        joined: Tensor = self.lateral(skip)
+        if deep is not None:
+            joined = joined + self._enlarged(deep, skip)
+        return joined + self.body(joined)  # type: ignore[no-any-return]
 
     def _enlarged(self, deep: Tensor, skip: Tensor) -> Tensor:
         # By the exact factor and then cut: resizing to the skip connection's size would shift odd sizes.
@@ -57,7 +58,7 @@ class Decoder(nn.Module):
     Args:
         channels: of the encoder's blocks, shallowest first.
         strides: of the encoder's blocks, in pixels.
-        width: channels of a decoder block; fewer where the skip connection has fewer, but at least 16.
+        width: channels of every block.
 
     Attributes:
         channels: of the decoder's blocks, deepest grid first.
@@ -66,15 +67,12 @@ class Decoder(nn.Module):
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int) -> None:
         super().__init__()
-        skips, self.strides = list(reversed(channels)), list(reversed(strides))
-        self.channels = [min(width, max(LEAST_WIDTH, skip)) for skip in skips]
-        inputs = [0, *self.channels[:-1]]
+        self.strides = list(reversed(strides))
+        self.channels = [width] * len(self.strides)
         coarser = [self.strides[0], *self.strides[:-1]]
         self.blocks = nn.ModuleList(
-            UpBlock(given, skip, wanted, before // stride)
-            for given, skip, wanted, before, stride in zip(
-                inputs, skips, self.channels, coarser, self.strides, strict=True
-            )
+            UpBlock(skip, width, before // stride)
+            for skip, before, stride in zip(reversed(channels), coarser, self.strides, strict=True)
         )
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:

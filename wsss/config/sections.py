@@ -69,12 +69,7 @@ class TrainConfig:
         "conv: backbone and head (DeepLab-like); ushape: a decoder of as many up-convolution blocks as the backbone "
         "has, with skip connections (U-Net-like); then SR-F acts in the encoder and SR-L in the decoder",
     )
-    decoder_channels: int = option(
-        128,
-        "ushape: width of the decoder's blocks (fewer where a skip connection has fewer)",
-        low=8,
-        high=2048,
-    )
+    decoder_channels: int = option(64, "ushape: width of the decoder's blocks", low=8, high=2048)
     exits: tuple[int, ...] = option(
         (),
         "blocks with an exit, 1 = shallowest, a decoder's counted on from the backbone's; the last always has its "
