@@ -13,10 +13,12 @@ from stages.commands import Request, run_all, run_prune, run_report, run_stage, 
 from stages.inputs import run_check, run_tags
 from stages.products import add_export, add_predict, run_product
 from stages.start import run_init
-from wsss import interrupt
+from wsss import interrupt, processes
 from wsss.artifacts import DamagedArtifactError
 from wsss.errors import UserError
 
+COOPERATING = ("run", "stage")
+"""Commands that torchrun's processes carry out together; the others are the leader's."""
 EXIT_USER_ERROR = 2
 EXIT_WORSE = 1
 EXIT_FAULT = 1
@@ -27,8 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns 0, 1 (a fault of the program), 2 (something to mend) or 130 (interrupted)."""
     options = _options(arguments)
     interrupt.install()
+    if not processes.leads() and options.command not in COOPERATING:
+        return 0
     try:
-        return _dispatch(options)
+        with processes.together():
+            return _dispatch(options)
     except (UserError, DamagedArtifactError, OSError) as error:
         if options.debug:
             traceback.print_exc()

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 import wsss.torchvision_guard  # noqa: F401 - must come before torchvision
 from data import Sample
 from data.images import read_image
+from wsss import processes
 from wsss.artifacts import Artifact
 from wsss.config import TrainConfig
 from wsss.resize import resize_image, resize_labels, working_size
@@ -134,8 +135,9 @@ def random_view(
 
 
 def training_batches(views: TrainingViews, first: int, steps: int, workers: int) -> Iterator[Batch]:
-    """The batches of steps ``first`` to ``steps``, in order, loaded by ``workers`` processes."""
-    order = list(batch_indices(len(views), views.config.batch, views.seed, first, steps))
+    """This process's part of the batches of steps ``first`` to ``steps``, in order, loaded by ``workers`` processes."""
+    whole = batch_indices(len(views), views.config.batch, views.seed, first, steps)
+    order = [batch[processes.part(len(batch))] for batch in whole]
     loader = DataLoader(
         views,
         batch_sampler=order,

@@ -16,6 +16,7 @@ from typing import Any
 
 from data import Dataset
 from stages.context import Context
+from wsss import processes
 from wsss.artifacts import Artifact, DamagedArtifactError, Stamp, exclusive, write_text
 from wsss.config import Config, TrainConfig, to_tree
 from wsss.errors import UserError
@@ -166,29 +167,40 @@ def execute(
         UserError: an input is missing.
     """
     inputs = {name: everything[name] for name in planned.stage.inputs(config)}
+    context = Context(
+        config=config,
+        data=planned.stage.view(config, dataset),
+        inputs={name: item.path for name, item in inputs.items()},
+        output=planned.path,
+        stamp=planned.stamp,
+        log=log,
+    )
+    if not processes.leads():
+        return _help(planned, context)
     _set_aside_damaged([planned, *inputs.values()], say)
     if planned.cached and not force:
-        return False
+        return processes.agreed(False)
     _require(inputs, planned.name)
     with exclusive(
         planned.path, lambda: say(f"{planned.name}: another process computes this; waiting for it")
     ):
         if planned.cached and not force:
-            return False
+            return processes.agreed(False)
+        processes.agreed(True)
         started = time.monotonic()
         log({"stage": planned.name, "event": "start", "fingerprint": planned.stamp.fingerprint})
-        context = Context(
-            config=config,
-            data=planned.stage.view(config, dataset),
-            inputs={name: item.path for name, item in inputs.items()},
-            output=planned.path,
-            stamp=planned.stamp,
-            log=log,
-        )
         planned.stage.compute(context)
         _record(planned, time.monotonic() - started)
         context.checkpoint.unlink(missing_ok=True)
         log({"stage": planned.name, "event": "done", "fingerprint": planned.stamp.fingerprint})
+    return True
+
+
+def _help(planned: Planned, context: Context) -> bool:
+    """What every process but the leader does: its part of the work, if the leader says that there is work."""
+    if not processes.agreed(False):
+        return False
+    planned.stage.compute(replace(context, log=lambda _: None))
     return True
 
 

@@ -10,6 +10,7 @@ from stages import Planned, differences, execute, plan
 from stages.quality.measure import measure
 from stages.quality.report import Subject, bring_up_to_date, flat, report_paths
 from stages.workspace import Run, Workspace, computed, prune
+from wsss import processes
 from wsss.config import Config, TrainConfig, load_config, to_toml, to_tree
 from wsss.errors import UserError
 
@@ -80,7 +81,7 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
     if writable:
         workspace.make()
     index = workspace.file_index(config.data.root)
-    dataset = open_dataset(config.data, cache=index if writable else None, progress=True)
+    dataset = open_dataset(config.data, cache=index if writable else None, progress=processes.leads())
     planned = {item.name: item for item in plan(config, dataset, workspace.root)}
     return Session(config, dataset, planned, workspace, run, _preset(request, run))
 
@@ -88,9 +89,13 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
 def run_all(request: Request, *, tensorboard: bool = False) -> None:
     """Compute every stage that is not cached; after each, bring the report up to date; print the table."""
     _require(tensorboard)
-    session = open_session(request)
-    _introduce(session)
+    session = open_session(request, writable=processes.leads())
     check_networks(session)
+    if not processes.leads():
+        for item in session.planned.values():
+            _execute(session, item, force=False)
+        return
+    _introduce(session)
     session.run.announce(session.planned)
     fresh = []
     for item in session.planned.values():
@@ -105,12 +110,15 @@ def run_all(request: Request, *, tensorboard: bool = False) -> None:
 def run_stage(request: Request, stage: str, *, force: bool, tensorboard: bool = False) -> None:
     """Compute exactly one stage, with its inputs from the cache, and bring the report up to date."""
     _require(tensorboard)
-    session = open_session(request)
+    session = open_session(request, writable=processes.leads())
     if stage not in session.planned:
         raise UserError(
             f"stage {stage} is not part of this configuration (segment.supervision = "
             f"'{session.config.segment.supervision}'); its stages: {', '.join(session.planned)}"
         )
+    if not processes.leads():
+        _execute(session, session.planned[stage], force=force)
+        return
     _introduce(session)
     session.run.announce(session.planned)
     fresh = [stage] if _execute(session, session.planned[stage], force=force) else []

@@ -24,6 +24,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss import processes
+
 SCHEMA = 1
 SHARD_SIZE = 64
 """Images per shard: what an interruption can cost at most."""
@@ -125,10 +127,7 @@ def write_artifact(
     """
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         _write_stamp(file, stamp)
-        for group, arrays in (groups or {}).items():
-            file.create_group(group)
-            for name, array in arrays.items():
-                _put(file, f"{group}/{name}", array)
+        _put_groups(file, groups or {})
         ids = []
         for index, (image_id, arrays) in enumerate(images):
             ids.append(image_id)
@@ -143,31 +142,39 @@ def write_sharded(
     ids: Sequence[str],
     produce: Callable[[Sequence[str]], Iterator[Arrays]],
     *,
+    groups: Mapping[str, Arrays] | None = None,
     done: Callable[[int], object] = lambda _: None,
     shard_size: int = SHARD_SIZE,
 ) -> None:
     """Compute and write an artifact image by image, so that an interruption costs at most one shard.
+
+    With several processes every one of them computes its own shards, and the leader puts them together.
 
     Args:
         path: final name; shards live in ``<path>.parts/`` until the merge.
         stamp: becomes the root attributes of every shard and of the artifact.
         ids: all images, in order.
         produce: given some ids, yields one ``{field: array}`` per id, in their order.
-        done: told the number of images finished, also those found finished from an earlier try.
+        groups: as in `write_artifact`.
+        done: told the number of images finished, also those found finished from an earlier try; those of the
+            other processes are taken to keep up.
         shard_size: images per shard.
     """
     parts = path.with_name(f"{path.name}.parts")
-    shards = []
-    for start in range(0, len(ids), shard_size):
+    starts = range(0, len(ids), shard_size)
+    shards = [parts / f"{start:08d}.h5" for start in starts]
+    told = _Pace(len(ids), done)
+    for start, shard in list(zip(starts, shards, strict=True))[processes.rank() :: processes.count()]:
         wanted = list(ids[start : start + shard_size])
-        shard = parts / f"{start:08d}.h5"
-        shards.append(shard)
         if _holds(shard, stamp.fingerprint, wanted):
-            done(len(wanted))
+            told(len(wanted))
         else:
-            write_artifact(shard, stamp, images=_reported(zip(wanted, produce(wanted), strict=True), done))
-    _merge(path, stamp, shards)
-    shutil.rmtree(parts, ignore_errors=True)
+            write_artifact(shard, stamp, images=_reported(zip(wanted, produce(wanted), strict=True), told))
+    processes.wait()
+    if processes.leads():
+        _merge(path, stamp, shards, groups or {})
+        shutil.rmtree(parts, ignore_errors=True)
+    processes.wait()
 
 
 class Artifact:
@@ -237,6 +244,13 @@ def _write_stamp(file: h5py.File, stamp: Stamp) -> None:
         file.attrs[key] = value if isinstance(value, str | int) else canonical_json(value)
 
 
+def _put_groups(file: h5py.File, groups: Mapping[str, Arrays]) -> None:
+    for group, arrays in groups.items():
+        file.create_group(group)
+        for name, array in arrays.items():
+            _put(file, f"{group}/{name}", array)
+
+
 def _put(file: h5py.File, name: str, array: NDArray[Any]) -> None:
     """One data set: a single checksummed chunk, compressed where that pays (integers and half precision)."""
     array = np.asarray(array)
@@ -266,6 +280,20 @@ def _holds(path: Path, fingerprint: str, ids: Sequence[str]) -> bool:
     return list(artifact.ids) == list(ids)
 
 
+class _Pace:
+    """Tells ``done`` of the images of all processes, as if they kept up with this one."""
+
+    def __init__(self, images: int, done: Callable[[int], object]) -> None:
+        self.images, self.done = images, done
+        self.own = self.told = 0
+
+    def __call__(self, finished: int) -> None:
+        self.own += finished
+        reached = min(self.images, self.own * processes.count())
+        self.done(reached - self.told)
+        self.told = reached
+
+
 def _reported(
     images: Iterable[tuple[str, Arrays]], done: Callable[[int], object]
 ) -> Iterator[tuple[str, Arrays]]:
@@ -274,10 +302,11 @@ def _reported(
         done(1)
 
 
-def _merge(path: Path, stamp: Stamp, shards: Sequence[Path]) -> None:
+def _merge(path: Path, stamp: Stamp, shards: Sequence[Path], groups: Mapping[str, Arrays]) -> None:
     """Copy all shards into one file without decompressing; positions are renumbered."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         _write_stamp(file, stamp)
+        _put_groups(file, groups)
         ids: list[str] = []
         for shard in shards:
             with h5py.File(shard, "r") as part:

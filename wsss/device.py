@@ -6,17 +6,18 @@ import torch
 
 from wsss.config import RunConfig
 from wsss.errors import UserError
+from wsss.processes import local_rank
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` takes CUDA, else MPS, else the CPU.
+    """The device of a name; ``auto`` takes CUDA (each of torchrun's processes its own), else MPS, else the CPU.
 
     Raises:
         UserError: unknown or unavailable.
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.device("cuda", local_rank() % torch.cuda.device_count())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsss import processes
+
 EXIT_STRIDE = 8
 """Shallower maps are pooled to this stride before their exit head: at the stem a head costs 16x as much."""
 ASPP_RATES = (6, 12, 18, 24)
@@ -52,6 +54,25 @@ class AsppHead(nn.Module):
         return maps
 
 
+class ImageDropout(nn.Module):
+    """Dropout of whole channels (Tompson et al., CVPR 2015), drawn for the whole batch.
+
+    Which channels an image loses does not depend on the process that holds it.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D, h, w) -> the same with channels at zero and the others enlarged; in training alone."""
+        if not self.training:
+            return features
+        images = int(processes.total(torch.tensor(len(features))))
+        kept = features.new_empty((images, features.shape[1], 1, 1)).bernoulli_(1 - self.rate)
+        return features * (kept / (1 - self.rate))[processes.part(images)]
+
+
 class LightHead(nn.Module):
     """ASPP for small machines: 1x1 reduction, depthwise dilated branches summed with the input, 1x1 classifier."""
 
@@ -63,7 +84,7 @@ class LightHead(nn.Module):
             for rate in LIGHT_RATES
         )
         self.mix = _conv_norm_relu(width, width, 1)
-        self.dropout = nn.Dropout2d(0.1)
+        self.dropout = ImageDropout(0.1)
         self.classifier = nn.Conv2d(width, classes, 1)
 
     def forward(self, features: Tensor) -> Tensor:

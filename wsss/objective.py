@@ -1,9 +1,12 @@
 """The training objective: which loss terms a configuration switches on, and their weights."""
 
+import torch
 from torch import Tensor
 
+from wsss import processes
 from wsss.config import TrainConfig
 from wsss.losses import (
+    IGNORE,
     classification_loss,
     pooled_scores,
     segmentation_loss,
@@ -61,6 +64,28 @@ def loss_terms(
         )
         terms["sr_l"] = config.weight_sr_l * strength * regulation
     return terms
+
+
+def shares(tags: Tensor, labels: Tensor | None, config: TrainConfig) -> dict[str, Tensor]:
+    """This process's part of what each term is a mean over: one over the number of processes, or thereabouts.
+
+    Terms times their shares, added up over all processes, are the terms of the whole batch.
+
+    Args:
+        tags: (B, C) of this process's images.
+        labels: (B, H, W) with 255, or None.
+        config: decides what SR-F is a mean over.
+
+    Returns:
+        Scalars in [0, 1] by term name.
+    """
+    images = torch.tensor(float(len(tags)), device=tags.device)
+    pixels = images.new_zeros(()) if labels is None else (labels != IGNORE).sum().float()
+    own = torch.stack([images, pixels, tags.count_nonzero().float(), tags.any(1).sum().float()])
+    images, pixels, pairs, tagged = own / processes.total(own).clamp(min=1)
+    in_space = config.sr_axis == "space" and config.sr_mode == "soft"
+    taught = (tagged if config.sr_maps == "features" else pairs) if in_space else images
+    return {"cls": images, "seg": pixels, "sr_f": taught, "sr_l": images}
 
 
 def _sr_f(outputs: ExitOutputs, tags: Tensor, config: TrainConfig, foreground: list[Tensor]) -> Tensor:

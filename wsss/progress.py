@@ -5,6 +5,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from wsss.processes import leads
+
 LOG_INTERVAL = 15.0
 """Seconds between lines where standard error is no terminal."""
 
@@ -20,4 +22,5 @@ def progress_bar(total: int, label: str, unit: str) -> "tqdm[Any]":
         smoothing=0.1,
         mininterval=0.2 if terminal else LOG_INTERVAL,
         ascii=None if terminal else True,
+        disable=not leads(),
     )

@@ -1,4 +1,7 @@
-"""The one training loop, for both networks: schedule, precision, checkpoint and resume.
+"""The one training loop, for both networks: schedule, precision, processes, checkpoint and resume.
+
+With several processes each takes its part of every batch, and DistributedDataParallel adds up the gradients. Losses
+are divided by what the whole batch counts (see `wsss.losses`), so the result is that of one process within rounding.
 
 Every random choice is a function of (seed, epoch, image) in the data and of (seed, step) in the network, so a
 checkpoint holds no generator state, and training resumed at step n continues bit for bit.
@@ -13,14 +16,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from wsss import processes
 from wsss.artifacts import Artifact, DamagedArtifactError, Stamp, write_artifact
 from wsss.config import TrainConfig
 from wsss.device import autocast
 from wsss.errors import UserError, listed
 from wsss.interrupt import Interrupted, requested
 from wsss.networks import ExitOutputs, MultiExitNetwork
+from wsss.objective import shares
 from wsss.progress import progress_bar
+
+from timm.layers.norm_act import convert_sync_batchnorm  # isort: skip - after wsss.torchvision_guard
 
 CHECKPOINT_SECONDS = 60.0
 """Training time between checkpoints: what a kill can cost at most."""
@@ -81,9 +89,11 @@ def train(network: MultiExitNetwork, job: Training, *, device: torch.device, pre
         Interrupted: a stop was asked for; the checkpoint holds everything.
     """
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _check_processes(job.config, device, job.stamp.stage)
     set_training(network, freeze_bn=job.config.freeze_bn, frozen_blocks=job.config.frozen_blocks)
     optimizer = make_optimizer(network, job.config)
     first = _resume(network, optimizer, job)
+    criterion = _in_parallel(Criterion(network, job, device, precision))
     saved = time.monotonic()
     means = _Means()
     with progress_bar(job.steps * job.config.batch, job.label, "img") as bar:
@@ -91,17 +101,19 @@ def train(network: MultiExitNetwork, job: Training, *, device: torch.device, pre
         for step, batch in zip(range(first, job.steps), job.batches(first), strict=True):
             set_learning_rate(optimizer, job.config, step / job.steps)
             torch.manual_seed(step_seed(job.stamp.seed, step))
-            terms = _step(network, optimizer, batch, job, step, device, precision)
+            due = processes.leads() and time.monotonic() - saved > CHECKPOINT_SECONDS
+            terms, stop, due = _step(criterion, optimizer, batch, job, step, due)
             means.add(terms)
             bar.set_postfix_str(f"loss {sum(terms.values()):.3f}", refresh=False)
             bar.update(job.config.batch)
             done = step + 1
             if done % job.steps_per_epoch == 0:
                 job.log({"epoch": done // job.steps_per_epoch, **means.take()})
-            stop = requested()
             # The last one too: what comes after training may fail, and must not cost the training.
-            if stop or done == job.steps or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _save(network, optimizer, job, done)
+            if stop or due or done == job.steps:
+                if processes.leads():
+                    _save(network, optimizer, job, done)
+                processes.wait()
                 saved = time.monotonic()
             if stop:
                 raise Interrupted
@@ -172,22 +184,76 @@ class _Means:
         return means
 
 
+class Criterion(nn.Module):
+    """Network and losses as one module, so that DistributedDataParallel sees which weights a loss reaches.
+
+    Args:
+        network: in training.
+        job: its objective and configuration.
+        device: where it is.
+        precision: of the network; losses are computed in float32.
+    """
+
+    def __init__(
+        self, network: MultiExitNetwork, job: Training, device: torch.device, precision: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.job = job
+        self.device = device
+        self.precision = precision
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """This process's part of the batch's weighted loss terms, by name."""
+        images = batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        tags = batch.tags.to(self.device, non_blocking=True)
+        labels = None if batch.labels is None else batch.labels.to(self.device, non_blocking=True)
+        with autocast(self.device, self.precision):
+            outputs = self.network(images)
+        terms = self.job.objective(outputs, tags, labels, progress)
+        if processes.count() == 1:
+            return terms
+        part = shares(tags, labels, self.job.config)
+        return {name: term * part[name] for name, term in terms.items()}
+
+
+def _in_parallel(criterion: Criterion) -> nn.Module:
+    if processes.count() == 1:
+        return criterion
+    if not criterion.job.config.freeze_bn:
+        convert_sync_batchnorm(criterion)  # type: ignore[no-untyped-call]
+    # Which weights a loss reaches changes when self-regulation starts: DDP has to look every time.
+    return DistributedDataParallel(criterion, broadcast_buffers=False, find_unused_parameters=True)
+
+
+def _check_processes(config: TrainConfig, device: torch.device, stage: str) -> None:
+    """Refuse what several processes cannot do."""
+    if processes.count() == 1:
+        return
+    if config.batch < processes.count():
+        raise UserError(
+            f"{stage}.batch = {config.batch} for {processes.count()} processes: expected at least one image each; set "
+            f"--set {stage}.batch={processes.count()} or more, or start fewer processes"
+        )
+    if not config.freeze_bn and device.type != "cuda":
+        raise UserError(
+            f"{stage}.freeze_bn = false with several processes: synchronised BatchNorm needs GPUs; set "
+            f"{stage}.freeze_bn=true or use one process"
+        )
+
+
 def _step(
-    network: MultiExitNetwork,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    job: Training,
-    step: int,
-    device: torch.device,
-    precision: torch.dtype,
-) -> dict[str, float]:
-    images = batch.images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-    tags = batch.tags.to(device, non_blocking=True)
-    labels = None if batch.labels is None else batch.labels.to(device, non_blocking=True)
-    with autocast(device, precision):
-        outputs = network(images)
-    terms = job.objective(outputs, tags, labels, step / job.steps)
-    values = {name: float(term.detach()) for name, term in terms.items()}
+    criterion: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, job: Training, step: int, due: bool
+) -> tuple[dict[str, float], bool, bool]:
+    """One step.
+
+    Returns:
+        The loss terms of the whole batch; whether any process was asked to stop; whether one finds a checkpoint due.
+    """
+    terms = criterion(batch, step / job.steps)
+    own = [float(term.detach()) for term in terms.values()]
+    *summed, stop, due_anywhere = processes.total(torch.tensor([*own, requested(), due])).tolist()
+    values = dict(zip(terms, summed, strict=True))
     if not all(math.isfinite(value) for value in values.values()):
         raise UserError(
             f"{job.label}: the loss is not finite at step {step + 1} of {job.steps} ({values}), images "
@@ -195,9 +261,10 @@ def _step(
         )
     optimizer.zero_grad(set_to_none=True)
     if terms:
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        # DistributedDataParallel takes the mean of the gradients, and the loss is the sum of the parts.
+        (processes.count() * torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    return values
+    return values, stop > 0, due_anywhere > 0
 
 
 def _save(network: MultiExitNetwork, optimizer: torch.optim.Optimizer, job: Training, done: int) -> None:

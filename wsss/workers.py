@@ -4,6 +4,7 @@ import os
 import signal
 
 from wsss.config import RunConfig
+from wsss.processes import local_count
 
 
 def pool_workers(config: RunConfig) -> int:
@@ -20,8 +21,9 @@ def loader_workers(config: RunConfig, *, accelerator: bool) -> int:
 
 
 def cpu_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    """Cores this process may use: its share, where several of torchrun's processes are on the machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(1, cores // local_count())
 
 
 def ignore_interrupts() -> None:

@@ -1,0 +1,121 @@
+"""Several processes on one job: which of them this is (as torchrun says), and what they agree on.
+
+One process is the usual case: everything here then does nothing, and torch is not imported. With several,
+all of them run the same command; process 0 leads: it alone writes, prints and decides what is computed.
+Collective operations are torch.distributed's.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from wsss.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PATIENCE = timedelta(days=2)
+"""How long a process waits for the others: the leader may measure for hours. A dead one is noticed at once."""
+
+
+def count() -> int:
+    """Number of processes."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """This process's number, 0 to count - 1."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """This process's number on its machine: its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_count() -> int:
+    """Processes on this machine, which share its cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def leads() -> bool:
+    """Whether this process writes, prints and decides."""
+    return rank() == 0
+
+
+def part(length: int) -> slice:
+    """This process's part of ``length`` things: consecutive, as even as can be."""
+    return slice(length * rank() // count(), length * (rank() + 1) // count())
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Join the other processes for a block.
+
+    Raises:
+        UserError: another process ended in the middle.
+    """
+    if count() == 1:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank() % torch.cuda.device_count())
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield
+    except (RuntimeError, dist.DistError) as error:
+        if not _peer_is_gone(error):
+            raise
+        raise UserError(
+            f"process {rank()} of {count()}: another process has ended (see its message above or below); what was "
+            "finished is kept, the same command goes on from there"
+        ) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def wait() -> None:
+    """Go on when all processes are here."""
+    if count() > 1:
+        import torch.distributed as dist
+
+        dist.all_reduce(_number(0))
+
+
+def agreed(decision: bool) -> bool:
+    """The leader's decision, for all."""
+    if count() == 1:
+        return decision
+    import torch.distributed as dist
+
+    number = _number(int(decision))
+    dist.broadcast(number, 0)
+    return bool(number.item())
+
+
+def total(values: "Tensor") -> "Tensor":
+    """The sum over all processes, without gradient; the same tensor where there is one process."""
+    if count() == 1:
+        return values
+    import torch.distributed as dist
+
+    summed = values.detach().clone()
+    dist.all_reduce(summed)
+    return summed
+
+
+def _number(value: int) -> "Tensor":
+    import torch
+
+    return torch.tensor(value)
+
+
+def _peer_is_gone(error: Exception) -> bool:
+    text = str(error).lower()
+    return any(word in text for word in ("connection", "peer", "socket", "gloo", "nccl", "broken pipe"))
