@@ -157,10 +157,10 @@ def print_case(result: dict[str, object]) -> None:
     """A table of the variants, then the bar and the deployed network."""
     rows = result["variants"]
     assert isinstance(rows, dict)
+    adds, parameters = rows[PLAIN]["multiply_adds"] / 1e9, rows[PLAIN]["parameters"] / 1e6
     print(
         f"\n{result['case']}: batch {result['batch']}, {result['classes']} classes, {result['precision']}; plain "
-        f"network {rows[PLAIN]['multiply_adds'] / 1e9:.2f} G multiply-adds an image, {rows[PLAIN]['parameters'] / 1e6:.2f} M "
-        f"parameters\n"
+        f"network {adds:.2f} G multiply-adds an image, {parameters:.2f} M parameters\n"
     )
     print("| training | step, ms | ratio | multiply-adds | parameters |\n|---|---|---|---|---|")
     for name, row in rows.items():
