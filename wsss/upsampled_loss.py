@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 PIECE_CPU = 1 << 20
-"""Logits at once on a CPU: 4 MiB, about what its cache holds."""
+"""Logits at once per thread of a CPU: 4 MiB, about what its cache holds."""
 PIECE_ACCELERATOR = 1 << 25
 """Logits at once elsewhere: 128 MiB, enough for the launch of a kernel not to count."""
 
@@ -61,14 +61,13 @@ def _loss_and_gradient(maps: Tensor, labels: Tensor, ignore: int) -> tuple[Tenso
     loss, gradient = maps.new_zeros(()), torch.empty_like(maps)
     for first in range(0, B, images):
         chosen = slice(first, first + images)
-        wide = maps[chosen] @ across  # (b, C, h, W)
-        adjoint = torch.zeros_like(wide)
+        tall = down.t() @ maps[chosen]  # (b, C, H, w)
         for top in range(0, H, rows):
             strip = slice(top, top + rows)
-            part, slope = _pixels(down[:, strip].t() @ wide, labels[chosen, None, strip], ignore)
+            part, slope = _pixels(tall[:, :, strip] @ across, labels[chosen, None, strip], ignore)
             loss += part
-            adjoint += down[:, strip] @ slope
-        gradient[chosen] = adjoint @ across.t()
+            tall[:, :, strip] = slope @ across.t()
+        gradient[chosen] = down @ tall
     return loss, gradient
 
 
@@ -87,7 +86,7 @@ def _pixels(logits: Tensor, labels: Tensor, ignore: int) -> tuple[Tensor, Tensor
 
 def _piece(C: int, H: int, W: int, device: torch.device) -> tuple[int, int]:
     """Whole images at once, or rows of one image where it is larger than a piece."""
-    values = PIECE_CPU if device.type == "cpu" else PIECE_ACCELERATOR
+    values = PIECE_CPU * torch.get_num_threads() if device.type == "cpu" else PIECE_ACCELERATOR
     images = values // (C * H * W)
     return (images, H) if images else (1, max(1, values // (C * W)))
 
