@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,7 +85,9 @@ def variants(case: Case) -> dict[str, tuple[SegmentConfig, MultiExitNetwork]]:
     return {**made, RELEASED: (everywhere, released)}
 
 
-def measure(case: Case, device: torch.device, precision: torch.dtype, rounds: int) -> dict[str, object]:
+def measure(
+    case: Case, device: torch.device, precision: torch.dtype, rounds: int, clock: Callable[[], float]
+) -> dict[str, object]:
     """Times, ratios and counts of one case, ready for JSON."""
     batch = made_up_batch(case.config, case.classes, device=device)
     built = variants(case)
@@ -94,7 +97,7 @@ def measure(case: Case, device: torch.device, precision: torch.dtype, rounds: in
         )
         for name, (config, network) in built.items()
     }
-    seconds = interleaved_seconds(steps, rounds=rounds)
+    seconds = interleaved_seconds(steps, rounds=rounds, clock=clock)
     ratios = median_ratios(seconds)
     rows = {
         name: {
@@ -109,7 +112,7 @@ def measure(case: Case, device: torch.device, precision: torch.dtype, rounds: in
         for name, (_, network) in built.items()
         if name in (PLAIN, FULL)
     }
-    inference = interleaved_seconds(deployed, rounds=2 * rounds)
+    inference = interleaved_seconds(deployed, rounds=2 * rounds, clock=clock)
     return {
         "case": case.name,
         "crop": case.config.crop,
@@ -144,12 +147,20 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     precision = choose_precision(RunConfig(precision=options.precision), device)
-    found = [measure(case, device, precision, options.rounds) for case in _chosen(options.case, device)]
-    print(f"{device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    chosen = _chosen(options.case, device)
+    found = [measure(case, device, precision, options.rounds, clock) for case in chosen]
+    kind = "CPU time" if options.cpu_time else "wall time"
+    print(f"{device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}, {kind}")
     for result in found:
         print_case(result)
     if options.json:
-        about = {"device": device.type, "threads": torch.get_num_threads(), "torch": torch.__version__}
+        about = {
+            "device": device.type,
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+            "clock": kind,
+        }
         options.json.write_text(json.dumps({**about, "cases": found}, indent=2) + "\n", encoding="utf-8")
 
 
@@ -194,6 +205,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: torch's own choice")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count CPU seconds: for a busy machine, with --threads 1"
+    )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     return parser.parse_args()
 

@@ -66,6 +66,11 @@ def test_a_job_that_sleeps_takes_longer() -> None:
     assert min(interleaved_seconds(jobs, rounds=2)["long"]) >= 0.01
 
 
+def test_another_clock_is_read_before_and_after_each_job() -> None:
+    ticks = iter([1.0, 1.5, 4.0, 6.0])
+    assert interleaved_seconds({"a": lambda: None}, rounds=2, clock=lambda: next(ticks)) == {"a": [0.5, 2.0]}
+
+
 def test_nothing_to_time_is_refused() -> None:
     with pytest.raises(ValueError, match="0 jobs, 1 rounds"):
         interleaved_seconds({}, rounds=1)

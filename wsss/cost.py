@@ -57,7 +57,9 @@ def multiply_adds(network: nn.Module, *, height: int, width: int) -> int:
     return int(counter.get_total_flops()) // (2 * images)
 
 
-def interleaved_seconds(jobs: Mapping[str, Callable[[], None]], *, rounds: int) -> dict[str, list[float]]:
+def interleaved_seconds(
+    jobs: Mapping[str, Callable[[], None]], *, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Time jobs in turn, round by round, so that whatever else the machine does meets all alike.
 
     Each job runs once before, untimed. Every other round goes backwards, so that no job always follows the
@@ -66,6 +68,7 @@ def interleaved_seconds(jobs: Mapping[str, Callable[[], None]], *, rounds: int) 
     Args:
         jobs: by name; the first is what the others are compared with.
         rounds: how often each is timed, at least 1.
+        clock: gives seconds; `time.process_time` counts this process's own, for one thread on a busy CPU.
 
     Returns:
         Seconds of each round by name, in the jobs' order.
@@ -81,7 +84,7 @@ def interleaved_seconds(jobs: Mapping[str, Callable[[], None]], *, rounds: int) 
     for turn in range(rounds):
         order = list(jobs) if turn % 2 == 0 else list(jobs)[::-1]
         for name in order:
-            seconds[name].append(_timed(jobs[name]))
+            seconds[name].append(_timed(jobs[name], clock))
     return seconds
 
 
@@ -98,12 +101,12 @@ def median_ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
     }
 
 
-def _timed(job: Callable[[], None]) -> float:
+def _timed(job: Callable[[], None], clock: Callable[[], float]) -> float:
     _wait()
-    start = time.perf_counter()
+    start = clock()
     job()
     _wait()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _wait() -> None:
