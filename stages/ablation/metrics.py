@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 Measures = Mapping[str, Mapping[str, Any]]
 Value = float | None
-STAGES: Mapping[str, str] = {"cams": "seed", "refine": "pseudo-masks", "segment": "validation"}
+STAGES: Mapping[str, str] = {"cams": "CAM seed", "refine": "pseudo-masks", "segment": "validation"}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from stages.ablation.metrics import BY_KEY, METRICS, STAGES, Metric
+from stages.ablation.metrics import BY_KEY, METRICS, Metric
 from stages.ablation.results import Results, Summary
 from stages.ablation.table import training_time
 from stages.ablation.wording import (
@@ -15,9 +15,9 @@ from stages.ablation.wording import (
     ONE_SEED,
     basis,
     cost_text,
-    main_metric,
     sure_sentences,
 )
+from stages.quality.wording import STAGE_TITLES
 from wsss.report.charts import Interval, interval_chart
 from wsss.report.page import render
 
@@ -70,12 +70,11 @@ def as_page(results: Results) -> str:
         basis=basis(results),
         intervals=INTERVALS if len(results.seeds) > 1 else ONE_SEED,
         sure=sure_sentences(results),
-        main=BY_KEY[main] if (main := main_metric(results)) else None,
-        charts=[chart for key in shown if (chart := difference_chart_of(results, key))],
+        charts=[(BY_KEY[key].title, chart) for key in shown if (chart := difference_chart_of(results, key))],
         blocks=blocks(results),
         times={variant: training_time(results, variant) for variant in results.variants},
         run_metrics=[BY_KEY[key] for key in shown],
-        costs={key: COSTS[key] for key in costs},
+        costs=[COSTS[key][1] for key in costs],
         cost_rows=[(name, [cost_text(results, name, key) for key in costs]) for name in results.variants],
     )
 
@@ -84,7 +83,7 @@ def blocks(results: Results) -> list[Block]:
     """A block per stage that has figures."""
     known = [BY_KEY[key] for key in results.known_keys() if BY_KEY[key].unit == "share"]
     found = []
-    for stage, title in STAGES.items():
+    for stage, title in STAGE_TITLES.items():
         metrics = [metric for metric in known if metric.stage == stage]
         rows = [
             (name, [results.summary(name, metric.key) for metric in metrics]) for name in results.variants

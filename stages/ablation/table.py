@@ -7,7 +7,7 @@ from stages.commands import aligned, human_seconds
 from wsss.report.page import percent, signed
 
 COLUMNS = (
-    ("cams.miou", "seed"),
+    ("cams.miou", "CAM seed"),
     ("cams.best_miou", "at best"),
     ("refine.miou", "pseudo-masks"),
     ("segment.miou", "validation"),
@@ -24,13 +24,13 @@ def as_text(results: Results) -> str:
     known = results.known_keys()
     columns = [(key, heading) for key, heading in COLUMNS if key in known]
     main = main_metric(results)
-    against = f"{BY_KEY[main].title}, against {results.reference}" if main else ""
+    against = f"{BY_KEY[main].title}, against {_cut(results.reference)}" if main else ""
     rows = [["variant", *(heading for _, heading in columns), *([against] if main else []), "training"]]
     for variant in results.variants:
         cells = [figure(results.summary(variant, key)) for key, _ in columns]
         if main:
             cells.append(difference(results.summary(variant, main)))
-        rows.append([variant, *cells, training_time(results, variant)])
+        rows.append([_cut(variant), *cells, training_time(results, variant)])
     lines.append(aligned(rows))
     lines.append("* the 95 % interval (paired t over training seeds, the same photographs) excludes 0")
     if results.costs:
@@ -64,7 +64,13 @@ def training_time(results: Results, variant: str) -> str:
 
 def _cost_rows(results: Results) -> list[list[str]]:
     keys = [key for key in COSTS if any(key in cost for cost in results.costs.values())]
-    rows = [["variant", *(COSTS[key] for key in keys)]]
+    rows = [["variant", *(COSTS[key][0] for key in keys)]]
     for variant in results.variants:
-        rows.append([variant, *(cost_text(results, variant, key) for key in keys)])
+        rows.append([_cut(variant), *(cost_text(results, variant, key) for key in keys)])
     return rows
+
+
+def _cut(name: str) -> str:
+    """A variant's name in one line of at most 28 characters."""
+    name = " ".join(name.split())
+    return name if len(name) <= 28 else f"{name[:27]}…"

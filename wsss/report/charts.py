@@ -119,7 +119,7 @@ class Interval:
 def interval_chart(rows: Sequence[Interval], *, title: str) -> Markup:
     """Differences as dots on whiskers, one row each, around a line at zero."""
     reach = _nice_top(max([0.1, *(abs(end) for row in rows for end in (row.low, row.high))]))
-    left, step = 150, 20
+    left, step = 180, 20
     height = step * len(rows) + 34
 
     def x(value: float) -> float:
