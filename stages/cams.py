@@ -10,7 +10,6 @@ Writes per image
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,6 @@ from wsss.device import autocast, choose_device, choose_precision
 from wsss.interrupt import check
 from wsss.metrics import THRESHOLDS
 from wsss.metrics.indicators import agreement_curve, colour_information_curve
-from wsss.networks import classification_network
 from wsss.progress import progress_bar
 from wsss.resize import resize_image
 
@@ -39,7 +37,7 @@ def compute(context: Context) -> None:
     network = load_deployed(
         context.inputs["classify"],
         context.config.classify,
-        partial(classification_network, classes=len(context.data.classes)),
+        len(context.data.classes),
         device,
     )
 

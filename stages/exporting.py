@@ -139,7 +139,7 @@ def _export_onnx(run: FinishedRun, request: ExportRequest) -> None:
         "mean": norm.mean.flatten().tolist(),
         "std": norm.std.flatten().tolist(),
         "scale": 1 / 255,
-        "stride": max(norm.strides),
+        "stride": network.stride,
         "fingerprint": artifact.fingerprint,
         "run": run.name,
         "scales": list(config.segment.test_scales),

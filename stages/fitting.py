@@ -1,7 +1,8 @@
 """What both training stages share: build a multi-exit network, train it, write and read its artifact."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +13,10 @@ from data.loading import MaskSource, TrainingViews, training_batches
 from stages.context import Context
 from wsss.artifacts import Artifact
 from wsss.backbones import Backbone, create_backbone
-from wsss.config import RunConfig, TrainConfig
+from wsss.config import RunConfig, SegmentConfig, TrainConfig
 from wsss.device import choose_device, choose_precision
 from wsss.errors import UserError
-from wsss.networks import MultiExitNetwork, PlainNetwork, classification_network
+from wsss.networks import MultiExitNetwork, PlainNetwork, classification_network, segmentation_network
 from wsss.objective import loss_terms
 from wsss.train import Training, load_arrays, state_arrays, steps_in_epoch, train
 from wsss.workers import loader_workers
@@ -31,13 +32,11 @@ def fit(
     samples: Dataset,
     masks: MaskSource | None,
     weight_seg: float,
-    build: Callable[[Backbone], PlainNetwork],
 ) -> MultiExitNetwork:
     """Build the stage's network with its exits and train it, going on from a checkpoint if there is one."""
     stage = context.stamp.stage
     torch.manual_seed(context.config.seed)
-    backbone = _backbone(config, stage)
-    network = _with_exits(build(backbone), config, len(samples.classes) + (masks is not None), stage)
+    network = training_network(config, len(samples.classes), stage)
     device = choose_device(context.config.run.device)
     views = TrainingViews(samples.samples, len(samples.classes), config, context.config.seed, masks)
     per_epoch = steps_in_epoch(len(views), config.batch)
@@ -67,7 +66,39 @@ def check_training(config: TrainConfig, stage: str, run: RunConfig) -> None:
         UserError: device, backbone, weights, frozen blocks or exits will not do.
     """
     choose_device(run.device)
-    _with_exits(classification_network(_backbone(config, stage), 1), config, 1, stage)
+    training_network(config, 1, stage)
+
+
+def plain_network(config: TrainConfig, classes: int, backbone: Backbone) -> PlainNetwork:
+    """The network that a training stage deploys: a segmenter for `SegmentConfig`, else a classifier."""
+    shape: dict[str, Any] = {"structure": config.structure, "decoder_channels": config.decoder_channels}
+    if isinstance(config, SegmentConfig):
+        return segmentation_network(
+            backbone, classes, head=config.head, head_channels=config.head_channels, **shape
+        )
+    return classification_network(backbone, classes, **shape)
+
+
+def training_network(config: TrainConfig, classes: int, stage: str) -> MultiExitNetwork:
+    """The network that a training stage trains: the plain one, with the exits that its losses use.
+
+    Raises:
+        UserError: backbone, weights, frozen blocks or exits will not do; the message names the stage's key.
+    """
+    plain = plain_network(config, classes, _backbone(config, stage))
+    depth = len(plain.channels)
+    used = config.mea or config.weight_sr_f or config.weight_sr_l
+    project = PROJECTED_CHANNELS if config.sr_maps == "features" and config.weight_sr_f else 0
+    try:
+        return MultiExitNetwork(
+            plain,
+            classes=classes + isinstance(config, SegmentConfig),
+            exits=config.exits if used else (depth,),
+            width=config.exit_channels,
+            project=project,
+        )
+    except ValueError as error:
+        raise UserError(f"{stage}.exits: {error}") from None
 
 
 def network_groups(network: MultiExitNetwork) -> dict[str, Mapping[str, NDArray[np.generic]]]:
@@ -78,12 +109,10 @@ def network_groups(network: MultiExitNetwork) -> dict[str, Mapping[str, NDArray[
     return {"network": deployed, "exits": exits}
 
 
-def load_deployed(
-    path: Path, config: TrainConfig, build: Callable[[Backbone], PlainNetwork], device: torch.device
-) -> PlainNetwork:
+def load_deployed(path: Path, config: TrainConfig, classes: int, device: torch.device) -> PlainNetwork:
     """The deployed network of a training stage's artifact, in evaluation mode on the device."""
     backbone = create_backbone(config.backbone, weights="none", output_stride=config.output_stride)
-    network = build(backbone)
+    network = plain_network(config, classes, backbone)
     artifact = Artifact(path)
     load_arrays(network, artifact.group("network"))
     artifact.close()
@@ -98,13 +127,3 @@ def _backbone(config: TrainConfig, stage: str) -> Backbone:
             f"{stage}.frozen_blocks = {config.frozen_blocks}: expected at most {len(backbone.ends)}"
         )
     return backbone
-
-
-def _with_exits(plain: PlainNetwork, config: TrainConfig, classes: int, stage: str) -> MultiExitNetwork:
-    project = PROJECTED_CHANNELS if config.sr_maps == "features" and config.weight_sr_f else 0
-    try:
-        return MultiExitNetwork(
-            plain, classes=classes, exits=config.exits, width=config.exit_channels, project=project
-        )
-    except ValueError as error:
-        raise UserError(f"{stage}.exits: {error}") from None

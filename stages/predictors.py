@@ -6,7 +6,6 @@ torch is imported only where it is used: an exported network needs none.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -218,16 +217,8 @@ class OnnxPredictor(Predictor):
 def segmenter(run: FinishedRun, artifact: Artifact, device: "torch.device") -> "PlainNetwork":
     """The deployed network of a run's segment artifact, in evaluation mode on the device."""
     from stages.fitting import load_deployed
-    from wsss.networks import segmentation_network
 
-    config = run.config.segment
-    build = partial(
-        segmentation_network,
-        classes=len(artifact.classes),
-        head=config.head,
-        head_channels=config.head_channels,
-    )
-    return load_deployed(artifact.path, config, build, device)
+    return load_deployed(artifact.path, run.config.segment, len(artifact.classes), device)
 
 
 def run_settings(config: Config, overrides: dict[str, Any]) -> Settings:

@@ -5,7 +5,6 @@ Writes ``network/*`` (the deployed network), ``exits/*``, and per validation ima
 """
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from wsss.config import SegmentConfig
 from wsss.device import autocast, choose_device, choose_precision
 from wsss.errors import UserError, listed
 from wsss.interrupt import check
-from wsss.networks import PlainNetwork, segmentation_network
+from wsss.networks import PlainNetwork
 from wsss.predict import label_probabilities
 from wsss.progress import progress_bar
 from wsss.resize import resize_labels
@@ -36,12 +35,6 @@ def compute(context: Context) -> None:
         samples=training,
         masks=_mask_source(context, training.samples),
         weight_seg=config.weight_seg,
-        build=partial(
-            segmentation_network,
-            classes=len(context.data.classes),
-            head=config.head,
-            head_channels=config.head_channels,
-        ),
     )
     predicted = [
         *context.data.split(context.config.data.val_split).samples,

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from wsss.backbones import Backbone
-from wsss.networks import CamHead, MultiExitNetwork, PlainNetwork
+from wsss.heads import CamHead
+from wsss.networks import MultiExitNetwork, PlainNetwork
 
 CHANNELS = [4, 6, 8, 10]
 

@@ -18,7 +18,8 @@ from stages.finished import open_run
 from stages.predictors import segmenter
 from tests.networks import CHANNELS, tiny_backbone
 from tests.products import Product
-from wsss.networks import AsppHead, PlainNetwork
+from wsss.heads import AsppHead
+from wsss.networks import PlainNetwork, segmentation_network
 from wsss.onnx_graph import onnx_model
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +58,14 @@ def test_networks_without_same_padding_are_exported_too() -> None:
     assert content.SerializeToString(deterministic=True) == onnx_model(network, {"a": "b"}).SerializeToString(
         deterministic=True
     )
+    check_equal(onnxruntime.InferenceSession(content.SerializeToString()), network)
+
+
+def test_a_u_shape_is_exported_too() -> None:
+    network = segmentation_network(
+        tiny_backbone(), 3, head="light", head_channels=8, structure="ushape", decoder_channels=8
+    ).eval()
+    content = onnx_model(network, {})
     check_equal(onnxruntime.InferenceSession(content.SerializeToString()), network)
 
 

@@ -8,18 +8,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tests.networks import CHANNELS, tiny_backbone
+from tests.networks import tiny_backbone
 from wsss.backbones import create_backbone
-from wsss.networks import AsppHead, LightHead, PlainNetwork
+from wsss.heads import LightHead
+from wsss.networks import PlainNetwork, segmentation_network
 from wsss.tiles import BLIND_MARGIN, TiledNetwork, receptive_margin, spans
 
 CPU = torch.device("cpu")
 
 
 def segmenter(head: str) -> PlainNetwork:
-    backbone = tiny_backbone()
-    network = PlainNetwork(
-        backbone, AsppHead(CHANNELS[-1], 4) if head == "aspp" else LightHead(CHANNELS[-1], 4, 8)
+    structure, name = ("ushape", "light") if head == "ushape" else ("conv", head)
+    network = segmentation_network(
+        tiny_backbone(), 3, head=name, head_channels=8, structure=structure, decoder_channels=8
     ).eval()
     for parameter in network.parameters():  # the heads start near zero, which would hide every difference
         nn.init.normal_(parameter, std=0.3)
@@ -47,6 +48,8 @@ def noise(height: int, width: int) -> NDArray[np.uint8]:
         ("light", (160, 224)),
         ("light", (163, 229)),
         ("light", (40, 301)),
+        ("ushape", (160, 231)),
+        ("ushape", (163, 229)),
         ("aspp", (24, 1203)),  # its rates reach 24 cells of 16 pixels further than the backbone
         ("aspp", (1200, 24)),
     ],
@@ -83,6 +86,17 @@ def test_same_padding_of_any_size_falls_as_in_the_whole() -> None:
         assert width > tiles.tile + 2 * tiles.margin
         expected = untiled(network, image)
         np.testing.assert_allclose(tiles.maps(image), expected, atol=1e-5 * float(np.ptp(expected)))
+
+
+def test_a_padded_backbone_in_tiles_equals_the_whole() -> None:
+    backbone = create_backbone("convnext_atto", weights="none", output_stride=32)
+    assert backbone.multiple == 32
+    network = segmentation_network(backbone, 2, head="light", head_channels=8).eval()
+    tiles = tiled(network, 64)
+    image = noise(45, 1371)
+    assert tiles.tile + 2 * tiles.margin < 1371
+    expected = untiled(network, image)
+    np.testing.assert_allclose(tiles.maps(image), expected, atol=1e-5 * float(np.ptp(expected)))
 
 
 class _Global(nn.Module):

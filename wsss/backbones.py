@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import wsss.torchvision_guard  # noqa: F401 - must come before timm
@@ -32,6 +33,8 @@ class Backbone(nn.Module):
         channels: per block, shallowest first.
         strides: per block, in pixels of the input.
         ends: per block, the name of its last module inside ``features``.
+        multiple: sides that ``features`` needs as a multiple of this number; other images are padded on the right and
+            below by the mean colour (zero after normalisation), and the maps cut.
     """
 
     def __init__(
@@ -43,21 +46,29 @@ class Backbone(nn.Module):
         ends: list[str],
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        multiple: int = 1,
     ) -> None:
         super().__init__()
         self.features = features
         self.channels = channels
         self.strides = strides
         self.ends = ends
+        self.multiple = multiple
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) RGB in [0, 1] -> per block (B, D_k, h_k, w_k), shallowest first."""
-        maps: list[Tensor] = self.features((images - self.mean) / self.std)
-        return maps
+        """(B, 3, H, W) RGB in [0, 1] -> per block (B, D_k, ceil(H / stride_k), ceil(W / stride_k))."""
+        pixels = (images - self.mean) / self.std
+        if self.multiple == 1:
+            maps: list[Tensor] = self.features(pixels)
+            return maps
+        height, width = images.shape[2:]
+        padded = F.pad(pixels, (0, -width % self.multiple, 0, -height % self.multiple))
+        cells = [(-(-height // stride), -(-width // stride)) for stride in self.strides]
+        return [part[:, :, :h, :w] for part, (h, w) in zip(self.features(padded), cells, strict=True)]
 
     def freeze(self, blocks: int) -> None:
         """Keep the weights of the shallowest ``blocks`` blocks, and of all that comes before them, as they are.
@@ -122,6 +133,7 @@ def create_backbone(name: str, *, weights: str, output_stride: int) -> Backbone:
         ends=_block_ends(features),
         mean=mean,
         std=std,
+        multiple=_multiple(features, strides),
     )
 
 
@@ -154,6 +166,25 @@ def _create(name: str, output_stride: int, *, pretrained: bool, overlay: dict[st
             output_stride=output_stride,
             pretrained_cfg_overlay=overlay or None,
         )
+
+
+@torch.inference_mode()
+def _multiple(features: Any, strides: list[int]) -> int:
+    """1 where maps of any image lie on the grids ceil(side / stride), else what makes them: the largest stride.
+
+    Branches of several resolutions (HRNet) do not fit together otherwise, and patches (ConvNeXt) leave an edge out.
+    """
+    side = 2 * max(strides) + 1
+    training = features.training
+    try:
+        maps = features.eval()(torch.zeros(1, 3, side, side))
+        fits = all(
+            part.shape[2:] == (-(-side // stride),) * 2 for part, stride in zip(maps, strides, strict=True)
+        )
+    except (RuntimeError, AssertionError):
+        fits = False
+    features.train(training)
+    return 1 if fits else max(strides)
 
 
 def _block_ends(features: Any) -> list[str]:

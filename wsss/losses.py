@@ -8,6 +8,7 @@ last is the deepest exit. All losses are computed in float32 whatever the inputs
 exits are divided by their number, so that depth does not change the balance.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -80,6 +81,8 @@ def self_regulation_f(
     tau: float,
     axis: Literal["space", "class"] = "space",
     mode: Literal["soft", "released"] = "soft",
+    teacher: Literal["shallowest", "previous", "mean"] = "shallowest",
+    scaling: bool = True,
 ) -> Tensor:
     """SR-F: the shallowest map T = Z_1 teaches detail to every deeper map S_i.
 
@@ -97,16 +100,19 @@ def self_regulation_f(
             2021); ``class``: distributions over the C classes at each of the M positions.
         mode: ``soft`` as above; ``released``: the hard cross-entropy to argmax(Z_1) over classes of the
             authors' code. With a label loss it makes deep exits copy the stem: for comparison only.
+        teacher: ``shallowest`` as above; ``previous``: each map is taught by the next shallower one (compare
+            self attention distillation, Hou et al., ICCV 2019, in the other direction); ``mean``: the mean of all
+            maps, on the coarsest grid, teaches every map (an ensemble of the exits).
+        scaling: multiply by tau^2; ``released`` has no tau.
 
     Returns:
         Scalar float32; 0 for a single exit or when nothing is present.
     """
-    teacher = maps[0].detach().float()
     losses = [
-        _released_f(teacher, student.float())
+        _released_f(source, student)
         if mode == "released"
-        else tau**2 * _soft_f(teacher, student.float(), present, tau, axis)
-        for student in maps[1:]
+        else (tau**2 if scaling else 1.0) * _soft_f(source, student, present, tau, axis)
+        for source, student in _lessons_f([single.float() for single in maps], teacher)
     ]
     return torch.stack(losses).mean() if losses else maps[0].new_zeros((), dtype=torch.float32)
 
@@ -116,6 +122,8 @@ def self_regulation_l(
     *,
     tau: float,
     activation: Literal["sigmoid", "softmax"] = "sigmoid",
+    teacher: Literal["deepest", "next", "mean"] = "deepest",
+    scaling: bool = True,
 ) -> Tensor:
     """SR-L: the deepest exit's image-level scores teach semantics to the shallower exits.
 
@@ -126,19 +134,22 @@ def self_regulation_l(
         tau: temperature, > 0.
         activation: ``sigmoid``: a binary cross-entropy per class (tags are not exclusive), mean over classes;
             ``softmax``: the classes of an image as one distribution.
+        teacher: ``deepest`` as above; ``next``: each exit is taught by the next deeper one; ``mean``: the mean
+            of all scores teaches every exit (Phuong and Lampert, ICCV 2019, compare teachers of multi-exit networks).
+        scaling: multiply by tau^2.
 
     Returns:
         Scalar float32; 0 for a single exit.
     """
-    teacher = scores[-1].detach().float() / tau
     losses = []
-    for score in scores[:-1]:
-        student = score.float() / tau
+    for source, student in _lessons_l([score.float() / tau for score in scores], teacher):
         if activation == "sigmoid":
-            losses.append(F.binary_cross_entropy_with_logits(student, teacher.sigmoid()))
+            losses.append(F.binary_cross_entropy_with_logits(student, source.sigmoid()))
         else:
-            losses.append(F.cross_entropy(student, teacher.softmax(1)))
-    return tau**2 * torch.stack(losses).mean() if losses else scores[0].new_zeros((), dtype=torch.float32)
+            losses.append(F.cross_entropy(student, source.softmax(1)))
+    if not losses:
+        return scores[0].new_zeros((), dtype=torch.float32)
+    return (tau**2 if scaling else 1.0) * torch.stack(losses).mean()
 
 
 def sr_strength(progress: float, *, start: float, ramp: float) -> float:
@@ -152,6 +163,27 @@ def sr_strength(progress: float, *, start: float, ramp: float) -> float:
     if progress < start:
         return 0.0
     return 1.0 if ramp == 0 else min(1.0, (progress - start) / ramp)
+
+
+def _lessons_f(maps: list[Tensor], teacher: str) -> list[tuple[Tensor, Tensor]]:
+    """(teacher without gradient, student) pairs of SR-F; none for a single exit."""
+    if teacher == "shallowest":
+        return [(maps[0].detach(), student) for student in maps[1:]]
+    if teacher == "previous":
+        return [(before.detach(), student) for before, student in itertools.pairwise(maps)]
+    grid = (min(single.shape[2] for single in maps), min(single.shape[3] for single in maps))
+    mean = torch.stack([_pooled(single.detach(), grid) for single in maps]).mean(0)
+    return [(mean, student) for student in maps] if len(maps) > 1 else []
+
+
+def _lessons_l(scores: list[Tensor], teacher: str) -> list[tuple[Tensor, Tensor]]:
+    """(teacher without gradient, student) pairs of SR-L; none for a single exit."""
+    if teacher == "deepest":
+        return [(scores[-1].detach(), student) for student in scores[:-1]]
+    if teacher == "next":
+        return [(after.detach(), student) for student, after in itertools.pairwise(scores)]
+    mean = torch.stack([score.detach() for score in scores]).mean(0)
+    return [(mean, student) for student in scores] if len(scores) > 1 else []
 
 
 def _soft_f(teacher: Tensor, student: Tensor, present: Tensor, tau: float, axis: str) -> Tensor:

@@ -1,159 +1,88 @@
-"""Networks: a timm backbone, a head, and exits that exist in training only.
+"""Networks: encoder, perhaps a decoder, a head, and exits that exist in training only.
 
-`PlainNetwork` is what is deployed: backbone and head. `MultiExitNetwork` wraps one and adds an exit to its
-shallower blocks; ``deploy()`` gives the wrapped network back, so nothing of self-regulation remains at test
-time. Networks take RGB in [0, 1] and normalise it themselves. ``D`` channels, ``C`` classes, ``N`` exits.
+`PlainNetwork` is what is deployed. Two structures: ``conv`` (a timm backbone and a head, DeepLab-like) and
+``ushape`` (a decoder of as many up-convolution blocks between the two, U-Net-like). `MultiExitNetwork` wraps
+one and adds an exit to its blocks; ``deploy()`` gives the wrapped network back, so nothing of self-regulation
+remains at test time. Networks take RGB in [0, 1] and normalise it themselves. ``D`` channels, ``C`` classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss.backbones import Backbone
-
-EXIT_STRIDE = 8
-"""Shallower maps are pooled to this stride before their exit head: at the stem a head costs 16x as much."""
-ASPP_RATES = (6, 12, 18, 24)
-LIGHT_RATES = (1, 3, 6)
+from wsss.decoders import Decoder
+from wsss.heads import AsppHead, CamHead, ExitHead, LightHead, PixelHead
 
 
 @dataclass(frozen=True)
 class ExitOutputs:
-    """What a multi-exit network returns, shallowest exit first.
+    """What a multi-exit network returns, in the order of its blocks; the last is the network's own head.
 
     Attributes:
         class_maps: per exit (B, C, h_k, w_k) logits.
         feature_maps: per exit (B, D, h_k, w_k) projected features; empty unless the network projects.
+        encoder: the exits that SR-F acts on.
+        decoder: the exits that SR-L acts on. Without a decoder both act on all exits.
     """
 
     class_maps: list[Tensor]
-    feature_maps: list[Tensor]
-
-
-class CamHead(nn.Module):
-    """A 1x1 convolution without bias: its output is at once the class activation map and, pooled, the score.
-
-    It starts at zero: what random weights add to a map is noise that image-level training never removes.
-    """
-
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        self.classifier = nn.Conv2d(channels, classes, 1, bias=False)
-        nn.init.zeros_(self.classifier.weight)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, D, h, w) -> (B, C, h, w) logits."""
-        maps: Tensor = self.classifier(features)
-        return maps
-
-
-class AsppHead(nn.Module):
-    """DeepLab-v2's atrous spatial pyramid: the sum of four dilated 3x3 classifiers (Chen et al., TPAMI 2018)."""
-
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(
-            nn.Conv2d(channels, classes, 3, padding=rate, dilation=rate) for rate in ASPP_RATES
-        )
-        for branch in self.branches:
-            nn.init.normal_(branch.weight, std=0.01)  # type: ignore[arg-type]
-            nn.init.zeros_(branch.bias)  # type: ignore[arg-type]
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, D, h, w) -> (B, C, h, w) logits."""
-        return torch.stack([branch(features) for branch in self.branches]).sum(0)
-
-    def local(self, features: Tensor) -> Tensor:
-        """The part of ``forward`` in which an output depends on nearby inputs alone: all of it."""
-        return self(features)  # type: ignore[no-any-return]
-
-    def rest(self, maps: Tensor) -> Tensor:
-        """What of ``forward`` comes after `local`: nothing."""
-        return maps
-
-
-class LightHead(nn.Module):
-    """ASPP for small machines: 1x1 reduction, depthwise dilated branches summed with the input, 1x1 classifier."""
-
-    def __init__(self, channels: int, classes: int, width: int) -> None:
-        super().__init__()
-        self.reduce = _conv_norm_relu(channels, width, 1)
-        self.branches = nn.ModuleList(
-            nn.Conv2d(width, width, 3, padding=rate, dilation=rate, groups=width, bias=False)
-            for rate in LIGHT_RATES
-        )
-        self.mix = _conv_norm_relu(width, width, 1)
-        self.dropout = nn.Dropout2d(0.1)
-        self.classifier = nn.Conv2d(width, classes, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, D, h, w) -> (B, C, h, w) logits."""
-        return self.rest(self.local(features))
-
-    def local(self, features: Tensor) -> Tensor:
-        """The part of ``forward`` before the first GroupNorm, whose statistics are those of the whole map."""
-        reduced: Tensor = self.reduce[0](features)
-        return reduced
-
-    def rest(self, maps: Tensor) -> Tensor:
-        """What of ``forward`` comes after `local`: (B, width, h, w) -> (B, C, h, w) logits."""
-        reduced = self.reduce[2](self.reduce[1](maps))
-        context = torch.stack([reduced, *(branch(reduced) for branch in self.branches)]).sum(0)
-        logits: Tensor = self.classifier(self.dropout(self.mix(context)))
-        return logits
-
-
-class ExitHead(nn.Module):
-    """The classifier and segmenter of a shallow block: pool to stride 8, 1x1 reduce, 3x3, 1x1 to C."""
-
-    def __init__(self, channels: int, stride: int, classes: int, width: int) -> None:
-        super().__init__()
-        self.pooling = max(1, EXIT_STRIDE // stride)
-        self.body = nn.Sequential(_conv_norm_relu(channels, width, 1), _conv_norm_relu(width, width, 3))
-        self.classifier = nn.Conv2d(width, classes, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, D, h, w) -> (B, C, h', w') logits, h' = ceil(h / pooling)."""
-        if self.pooling > 1:
-            features = F.avg_pool2d(features, self.pooling, ceil_mode=True, count_include_pad=False)
-        maps: Tensor = self.classifier(self.body(features))
-        return maps
+    feature_maps: list[Tensor] = field(default_factory=list)
+    encoder: slice = field(default_factory=lambda: slice(None))
+    decoder: slice = field(default_factory=lambda: slice(None))
 
 
 class PlainNetwork(nn.Module):
-    """Backbone and head: the network that is deployed.
+    """Encoder, decoder (U-shape) and head: the network that is deployed.
 
     Args:
-        backbone: gives one feature map per block.
-        head: turns the deepest block's features into class maps.
+        backbone: the encoder; gives one feature map per block.
+        head: turns the last block's features into class maps.
+        decoder: of the U-shape.
+
+    Attributes:
+        channels: of every block, the encoder's from shallow to deep, then the decoder's.
+        strides: of every block, in pixels.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module, decoder: Decoder | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.decoder = decoder
+        self.channels = backbone.channels + (decoder.channels if decoder else [])
+        self.strides = backbone.strides + (decoder.strides if decoder else [])
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image per cell of the class maps."""
+        return self.strides[-1]
+
+    def blocks(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) RGB in [0, 1] -> per block (B, D_k, ceil(H / stride_k), ceil(W / stride_k))."""
+        features: list[Tensor] = self.backbone(images)
+        return features if self.decoder is None else features + self.decoder(features)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in [0, 1] -> (B, C, h, w) logits at the backbone's output stride."""
-        maps: Tensor = self.head(self.backbone(images)[-1])
+        """(B, 3, H, W) RGB in [0, 1] -> (B, C, h, w) logits at ``stride``."""
+        maps: Tensor = self.head(self.blocks(images)[-1])
         return maps
 
 
 class MultiExitNetwork(nn.Module):
-    """A plain network in training, with exits on its shallower blocks (MEA).
+    """A plain network in training, with exits on its blocks (MEA).
 
     Args:
-        plain: the network that is deployed; its head is the deepest exit.
+        plain: the network that is deployed; its head is the last exit.
         classes: channels of every class map.
-        exits: blocks that get an exit, 1 = shallowest; the deepest may be named or not. Empty: all blocks.
+        exits: blocks that get an exit, 1 = shallowest; a decoder's are counted on from the encoder's. The last
+            block may be named or not. Empty: all blocks.
         width: channels inside an exit head.
         project: channels of the projected feature maps (``sr_maps="features"``); 0 for none.
 
     Raises:
-        ValueError: a block that the backbone does not have.
+        ValueError: a block that the network does not have.
     """
 
     def __init__(
@@ -166,12 +95,12 @@ class MultiExitNetwork(nn.Module):
         project: int = 0,
     ) -> None:
         super().__init__()
-        channels, strides = plain.backbone.channels, plain.backbone.strides
+        channels, strides = plain.channels, plain.strides
         depth = len(channels)
         if any(not 1 <= block <= depth for block in exits):
-            raise ValueError(f"exits {list(exits)}: this backbone has the blocks 1 to {depth}")
-        shallow = sorted(set(exits or range(1, depth)) - {depth})
-        self.blocks = [block - 1 for block in shallow]
+            raise ValueError(f"exits {list(exits)}: this network has the blocks 1 to {depth}")
+        others = sorted(set(exits or range(1, depth)) - {depth})
+        self.blocks = [block - 1 for block in others]
         self.plain = plain
         self.exits = nn.ModuleList(
             ExitHead(channels[index], strides[index], classes, width) for index in self.blocks
@@ -181,40 +110,64 @@ class MultiExitNetwork(nn.Module):
         )
 
     def forward(self, images: Tensor) -> ExitOutputs:
-        """(B, 3, H, W) RGB in [0, 1] -> the maps of all exits, shallowest first."""
-        features = self.plain.backbone(images)
+        """(B, 3, H, W) RGB in [0, 1] -> the maps of all exits, in the order of the blocks."""
+        features = self.plain.blocks(images)
         class_maps = [exit_(features[index]) for exit_, index in zip(self.exits, self.blocks, strict=True)]
         class_maps.append(self.plain.head(features[-1]))
         used = [features[index] for index in [*self.blocks, len(features) - 1]]
         projected = [project(used[index]) for index, project in enumerate(self.projections)]
-        return ExitOutputs(class_maps, projected)
+        if self.plain.decoder is None:
+            return ExitOutputs(class_maps, projected)
+        inside = sum(index < len(self.plain.backbone.channels) for index in self.blocks)
+        return ExitOutputs(class_maps, projected, slice(inside), slice(inside, None))
 
     def deploy(self) -> PlainNetwork:
         """The plain network, in evaluation mode: what is left when training is over."""
         return self.plain.eval()
 
 
-def classification_network(backbone: Backbone, classes: int) -> PlainNetwork:
-    """The plain network of stage 1: class maps of the C foreground classes."""
-    return PlainNetwork(backbone, CamHead(backbone.channels[-1], classes))
+def classification_network(
+    backbone: Backbone, classes: int, *, structure: str = "conv", decoder_channels: int = 0
+) -> PlainNetwork:
+    """The plain network of stage 1: class maps of the C foreground classes.
+
+    Args:
+        backbone: the encoder.
+        classes: C.
+        structure: ``conv`` or ``ushape``.
+        decoder_channels: width of the U-shape's decoder.
+    """
+    decoder = _decoder(backbone, structure, decoder_channels)
+    return PlainNetwork(backbone, CamHead((decoder or backbone).channels[-1], classes), decoder)
 
 
-def segmentation_network(backbone: Backbone, classes: int, *, head: str, head_channels: int) -> PlainNetwork:
-    """The plain network of stage 4: class maps of background (channel 0) and the C foreground classes."""
+def segmentation_network(
+    backbone: Backbone,
+    classes: int,
+    *,
+    head: str,
+    head_channels: int,
+    structure: str = "conv",
+    decoder_channels: int = 0,
+) -> PlainNetwork:
+    """The plain network of stage 4: class maps of background (channel 0) and the C foreground classes.
+
+    Args:
+        backbone: the encoder.
+        classes: C.
+        head: ``aspp`` or ``light``; of ``conv`` alone.
+        head_channels: width of the light head.
+        structure: ``conv`` or ``ushape``.
+        decoder_channels: width of the U-shape's decoder.
+    """
+    decoder = _decoder(backbone, structure, decoder_channels)
+    if decoder is not None:
+        return PlainNetwork(backbone, PixelHead(decoder.channels[-1], classes + 1), decoder)
     channels = backbone.channels[-1]
     if head == "aspp":
         return PlainNetwork(backbone, AsppHead(channels, classes + 1))
     return PlainNetwork(backbone, LightHead(channels, classes + 1, head_channels))
 
 
-def _conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    # GroupNorm: independent of the batch, so of the number of images and processes that share a step.
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
-        nn.GroupNorm(_groups(outputs), outputs),
-        nn.ReLU(),
-    )
-
-
-def _groups(channels: int) -> int:
-    return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)
+def _decoder(backbone: Backbone, structure: str, width: int) -> Decoder | None:
+    return Decoder(backbone.channels, backbone.strides, width) if structure == "ushape" else None

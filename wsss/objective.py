@@ -25,7 +25,8 @@ def loss_terms(
 ) -> dict[str, Tensor]:
     """The weighted terms of L = lambda1 L_cls + lambda2 L_seg + lambda3 (L_SR-L + L_SR-F).
 
-    A term whose weight is zero is not computed, so it leaves no trace in any gradient.
+    A term whose weight is zero, or that has fewer than two exits to work on, is not computed, so it leaves no trace
+    in any gradient. In a U-shape SR-F acts on the encoder's exits and SR-L on the decoder's.
 
     Args:
         outputs: of the multi-exit network; with labels, channel 0 of the class maps is background.
@@ -48,10 +49,16 @@ def loss_terms(
         terms["cls"] = config.weight_cls * classification_loss(scores[learning], tags)
     if labels is not None and weight_seg:
         terms["seg"] = weight_seg * segmentation_loss(maps[learning], labels)
-    if config.weight_sr_f and strength:
+    if config.weight_sr_f and strength and len(maps[outputs.encoder]) > 1:
         terms["sr_f"] = config.weight_sr_f * strength * _sr_f(outputs, tags, config, foreground)
-    if config.weight_sr_l and strength:
-        regulation = self_regulation_l(scores, tau=config.tau_l, activation=config.sr_l_activation)
+    if config.weight_sr_l and strength and len(maps[outputs.decoder]) > 1:
+        regulation = self_regulation_l(
+            scores[outputs.decoder],
+            tau=config.tau_l,
+            activation=config.sr_l_activation,
+            teacher=config.sr_l_teacher,
+            scaling=config.tau_scaling,
+        )
         terms["sr_l"] = config.weight_sr_l * strength * regulation
     return terms
 
@@ -68,4 +75,12 @@ def _sr_f(outputs: ExitOutputs, tags: Tensor, config: TrainConfig, foreground: l
     else:
         maps = foreground if config.sr_axis == "space" and config.sr_mode == "soft" else outputs.class_maps
         present = tags
-    return self_regulation_f(maps, present, tau=config.tau_f, axis=config.sr_axis, mode=config.sr_mode)
+    return self_regulation_f(
+        maps[outputs.encoder],
+        present,
+        tau=config.tau_f,
+        axis=config.sr_axis,
+        mode=config.sr_mode,
+        teacher=config.sr_f_teacher,
+        scaling=config.tau_scaling,
+    )

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.device import autocast
+from wsss.heads import AsppHead, LightHead, PixelHead
 from wsss.interrupt import check
-from wsss.networks import AsppHead, LightHead, PlainNetwork
+from wsss.networks import PlainNetwork
 
 PROBE_SIDES = (1024, 4096)
 """Lengths of the strips on which the receptive field is measured."""
@@ -54,14 +55,15 @@ class TiledNetwork:
     def __init__(
         self, network: PlainNetwork, *, device: torch.device, precision: torch.dtype, tile: int
     ) -> None:
-        if not isinstance(network.head, AsppHead | LightHead):
+        if not isinstance(network.head, AsppHead | LightHead | PixelHead):
             raise ValueError("expected a segmentation network")
         self.network = network
         self.head = network.head
         self.device = device
         self.precision = precision
-        self.stride = max(network.backbone.strides)
-        self.tile = _raised(max(tile, 1), self.stride)
+        self.stride = network.stride
+        self.grid = max(network.strides)
+        self.tile = _raised(max(tile, 1), self.grid)
 
     @cached_property
     def exact(self) -> bool:
@@ -71,7 +73,7 @@ class TiledNetwork:
     @cached_property
     def margin(self) -> int:
         """Pixels around a core."""
-        return _raised(BLIND_MARGIN if self._reach is None else self._reach, self.stride)
+        return _raised(BLIND_MARGIN if self._reach is None else self._reach, self.grid)
 
     @cached_property
     def _reach(self) -> int | None:
@@ -89,8 +91,8 @@ class TiledNetwork:
         """
         height, width = image.shape[:2]
         margin = self.margin if max(height, width) > self.tile else 0
-        rows = list(spans(height, self.tile, margin, self.stride))
-        columns = list(spans(width, self.tile, margin, self.stride))
+        rows = list(spans(height, self.tile, margin, self.grid))
+        columns = list(spans(width, self.tile, margin, self.grid))
         whole: Tensor | None = None
         for row in rows:
             for column in columns:
@@ -126,10 +128,10 @@ class TiledNetwork:
 
 def local_maps(network: PlainNetwork, images: Tensor) -> Tensor:
     """(B, 3, H, W) RGB in [0, 1] -> (B, D, h, w): backbone and the local part of the head."""
-    if not isinstance(network.head, AsppHead | LightHead):
+    if not isinstance(network.head, AsppHead | LightHead | PixelHead):
         raise ValueError("expected a segmentation network")
     batch = images.contiguous(memory_format=torch.channels_last)
-    return network.head.local(network.backbone(batch)[-1])
+    return network.head.local(network.blocks(batch)[-1])
 
 
 def spans(length: int, tile: int, margin: int, stride: int) -> Iterator[Span]:
@@ -161,12 +163,12 @@ def receptive_margin(network: PlainNetwork, device: torch.device) -> int | None:
     exactly what depends on them: the cells beyond the farthest that they reach do not depend on that end.
     (The farthest, not their number: dilated convolutions leave gaps.)
     """
-    stride = max(network.backbone.strides)
+    grid, stride = max(network.strides), network.stride
     for side in PROBE_SIDES:
-        strip = torch.zeros(1, 3, 2 * stride, side, device=device)
+        strip = torch.zeros(1, 3, 2 * grid, side, device=device)
         left, right = strip.clone(), strip
-        left[:, :, :, :stride] = torch.nan
-        right[:, :, :, -stride:] = torch.nan
+        left[:, :, :, :grid] = torch.nan
+        right[:, :, :, -grid:] = torch.nan
         from_left, from_right = (
             local_maps(network, probe).isnan().flatten(0, 2).any(0).nonzero() for probe in (left, right)
         )

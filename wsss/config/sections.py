@@ -69,8 +69,22 @@ class TrainConfig:
         "imagenet (from the hub), bundled (tf_efficientnet_lite0), none, or a .pth/.safetensors path",
     )
     output_stride: int = option(16, "stride of the deepest map: 8, 16 or 32", low=8, high=32)
+    structure: Literal["conv", "ushape"] = option(
+        "conv",
+        "conv: backbone and head (DeepLab-like); ushape: a decoder of as many up-convolution blocks as the backbone "
+        "has, with skip connections (U-Net-like); then SR-F acts in the encoder and SR-L in the decoder",
+    )
+    decoder_channels: int = option(
+        128,
+        "ushape: width of the decoder's blocks (fewer where a skip connection has fewer)",
+        low=8,
+        high=2048,
+    )
     exits: tuple[int, ...] = option(
-        (), "blocks with an exit, 1 = shallowest; the deepest always has its own head; empty: all", low=1
+        (),
+        "blocks with an exit, 1 = shallowest, a decoder's counted on from the backbone's; the last always has its "
+        "own head; empty: all",
+        low=1,
     )
     exit_channels: int = option(64, "width of an exit head after its 1x1 reduction", low=8, high=1024)
 
@@ -99,8 +113,19 @@ class TrainConfig:
     weight_cls: float = option(0.2, "lambda1, weight of the multi-label classification loss", low=0)
     weight_sr_f: float = option(1.0, "lambda3 for SR-F, shallow teaches deep; 0 switches it off", low=0)
     weight_sr_l: float = option(1.0, "lambda3 for SR-L, deep teaches shallow; 0 switches it off", low=0)
-    tau_f: float = option(2.0, "temperature of SR-F", low=1e-3)
-    tau_l: float = option(2.0, "temperature of SR-L", low=1e-3)
+    tau_f: float = option(2.0, "temperature of SR-F (Hinton 2015)", low=1e-3)
+    tau_l: float = option(2.0, "temperature of SR-L (Hinton 2015)", low=1e-3)
+    tau_scaling: bool = option(
+        True, "multiply both SR losses by their tau squared, so that gradients keep their size (Hinton 2015)"
+    )
+    sr_f_teacher: Literal["shallowest", "previous", "mean"] = option(
+        "shallowest",
+        "who teaches detail: the shallowest exit (published), each exit's shallower neighbour, or all exits' mean",
+    )
+    sr_l_teacher: Literal["deepest", "next", "mean"] = option(
+        "deepest",
+        "who teaches semantics: the deepest exit (published), each exit's deeper neighbour, or all exits' mean",
+    )
     sr_axis: Literal["space", "class"] = option(
         "space", "SR-F distributions over positions (per tagged class) or over classes"
     )
