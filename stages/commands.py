@@ -9,6 +9,7 @@ from data import Dataset, open_dataset
 from stages import Planned, differences, execute, plan
 from stages.quality.measure import measure
 from stages.quality.report import Subject, bring_up_to_date, flat, report_paths
+from stages.tables import aligned, human_bytes, human_seconds
 from stages.workspace import Run, Workspace, computed, prune
 from wsss.config import Config, TrainConfig, load_config, to_toml, to_tree
 from wsss.errors import UserError
@@ -189,29 +190,6 @@ def table(session: Session, measures: Mapping[str, dict[str, Any]], fresh: Seque
             )
         )
     return aligned(rows)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of equally many cells as lines with aligned columns, a rule below the first."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(max(lines, key=len)), *lines[1:]])
-
-
-def human_bytes(size: float) -> str:
-    """Bytes in B, KiB, MiB or GiB."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
-
-
-def human_seconds(seconds: float) -> str:
-    """Seconds, or minutes and seconds."""
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
 
 
 def introduce(session: Session) -> None:

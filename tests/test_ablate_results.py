@@ -1,5 +1,6 @@
 """The figures of an ablation: intervals against scipy, rows, and what the outputs say about them."""
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -19,6 +20,7 @@ from stages.ablation.results import FailedRun, RunResult
 from stages.ablation.table import as_text
 from stages.ablation.wording import COSTS, basis
 from tests.ablations import made_up_results
+from tests.test_report_page import CHROMIUM, PROBE, chromium
 from wsss.metrics.paired import mean_and_deviation, paired_difference
 
 HOSTILE = "<script>alert(1)</script>\"'&{{ 7*7 }}"
@@ -207,3 +209,18 @@ def test_the_chart_shows_every_metric_and_has_colours_that_differ_in_lightness()
     assert picture.height > smaller.height > 1000
     colours = {colour for _, colour in picture.getcolors(1 << 24) or []}
     assert {(0, 114, 178), (0, 115, 85)} <= colours
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_the_page_without_complaint(tmp_path: Path, width: int) -> None:
+    text = html.escape(as_page(made_up_results(("baseline", HOSTILE, "x" * 90), step=-0.02)))
+    page = tmp_path / "page.html"
+    frame = f'<iframe width="{width}" height="900" style="border:0" srcdoc="{text}"></iframe>'
+    page.write_text(f"<!doctype html><body>{frame}{PROBE}</body>", encoding="utf-8")
+    done = chromium(page, "--dump-dom", f"--window-size={width + 40},900")
+    assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
+    found = re.search(r"width (\d+) sorted (\w+) broken (\d+)", done.stdout)
+    assert found, done.stderr[-2000:]
+    assert int(found[1]) <= width
+    assert (found[2], found[3]) == ("true", "0")

@@ -1,10 +1,10 @@
 """What each variant costs: parameters of the segmentation network as deployed, and of its exits."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from wsss.backbones import create_backbone
+from stages.fitting import training_network
 from wsss.config import Config
-from wsss.networks import MultiExitNetwork, segmentation_network
 
 
 def variant_costs(configs: Mapping[str, Config], classes: int) -> dict[str, dict[str, float]]:
@@ -13,14 +13,7 @@ def variant_costs(configs: Mapping[str, Config], classes: int) -> dict[str, dict
 
 
 def _parameters(config: Config, classes: int) -> dict[str, float]:
-    section = config.segment
-    backbone = create_backbone(section.backbone, weights="none", output_stride=section.output_stride)
-    plain = segmentation_network(
-        backbone, classes=classes, head=section.head, head_channels=section.head_channels
-    )
-    deployed = sum(parameter.numel() for parameter in plain.parameters())
-    network = MultiExitNetwork(
-        plain, classes=classes + 1, exits=section.exits, width=section.exit_channels, project=0
-    )
+    network = training_network(replace(config.segment, weights="none"), classes, "segment")
+    deployed = sum(parameter.numel() for parameter in network.plain.parameters())
     everything = sum(parameter.numel() for parameter in network.parameters())
     return {"parameters": float(deployed), "exit_parameters": float(everything - deployed)}

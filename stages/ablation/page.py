@@ -102,4 +102,4 @@ def difference_chart_of(results: Results, key: str) -> Markup | None:
             points = [100 * value for value in (found.difference, found.low, found.high)]
             rows.append(Interval(variant, points[0], points[1], points[2], found.verdict))
     title = f"{BY_KEY[key].title}: difference to {results.reference}, points"
-    return interval_chart(rows, title=title) if rows else None
+    return interval_chart(rows, title=title, width=440) if rows else None

@@ -15,11 +15,11 @@ from stages.commands import (
     Session,
     bring_overview_up_to_date,
     compute_missing,
-    human_seconds,
     introduce,
     open_session,
     refresh_report,
 )
+from stages.tables import human_seconds
 from stages.workspace import computed
 from wsss.config import AblateConfig, Config, TrainConfig
 from wsss.errors import UserError
@@ -109,14 +109,15 @@ def _given(seeds: Sequence[int], variants: Sequence[str]) -> list[tuple[str, Seq
 
 def _run(trials: Sequence[Trial], results: Results, outputs: Outputs) -> Results:
     """Gather what is finished, compute the rest; seeds come first, so complete rows are there early."""
-    done = [trial for trial in trials if not trial.missing]
-    for trial in done:
-        results = _with_run(results, trial, [])
+    for trial in trials:
+        if not trial.missing:
+            results = _with_run(results, trial, [])
+    done = {run.run for run in results.runs}
     if done:
         print(f"{len(done)} of {len(trials)} runs are there already")
         results = outputs.write(results)
     for number, trial in enumerate(trials, start=1):
-        if trial in done:
+        if trial.session.run.folder.name in done:
             continue
         left = estimate(trials)
         rest = "" if left is None else f", about {human_seconds(left)} to go"

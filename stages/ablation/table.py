@@ -3,7 +3,7 @@
 from stages.ablation.metrics import BY_KEY
 from stages.ablation.results import Results, Summary
 from stages.ablation.wording import COSTS, basis, cost_text, main_metric
-from stages.commands import aligned, human_seconds
+from stages.tables import aligned, human_seconds
 from wsss.report.page import percent, signed
 
 COLUMNS = (
