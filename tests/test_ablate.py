@@ -149,7 +149,7 @@ def test_other_seeds_and_variants_reuse_what_is_there(
     assert ablate(data, tmp_path, "--seeds", "1", "--variants", "baseline", "--no-cost") == 0
     assert ablate(data, tmp_path, *PAIR, "--no-cost") == 0
     assert untrained == ["tiny.baseline.s1", "tiny.baseline.s0", "tiny.mea+sr.s0", "tiny.mea+sr.s1"]
-    assert [run["seed"] for run in values_in(tmp_path)["runs"]] == [1, 0, 0, 1]
+    assert [run["seed"] for run in values_in(tmp_path)["runs"]] == [0, 0, 1, 1]
 
 
 def test_a_run_that_fails_does_not_stop_the_others(
@@ -223,6 +223,7 @@ def test_the_rest_is_estimated_from_what_was_recorded(
         (["--set", 'ablate.own={"mea"=["segment.exits=[9]"]}'], "variant 'mea': segment.exits"),
         (["--name", "n" * 41], "at most 40 characters"),
         (["--set", "segment.backbone=resnet_18"], "resnet_18"),
+        (["--set", "run.device=cuda:9"], "error: run.device = 'cuda:9'"),
     ],
 )
 def test_mistakes_end_in_a_short_message_before_anything_is_computed(

@@ -45,7 +45,7 @@ def as_json(results: Results) -> dict[str, Any]:
         "stages": list(results.stages),
         "variants": {name: list(results.overrides[name]) for name in results.variants},
         "runs_planned": results.planned,
-        "runs": [asdict(run) for run in results.runs],
+        "runs": [asdict(run) for run in results.ordered],
         "failed": [asdict(run) for run in results.failed],
         "metrics": {
             metric.key: {"title": metric.title, "better": metric.better, "unit": metric.unit}

@@ -98,6 +98,12 @@ class Results:
         """How many runs there are when all is done."""
         return len(self.variants) * len(self.seeds)
 
+    @property
+    def ordered(self) -> list[RunResult]:
+        """The finished runs, seed by seed, whichever was computed first."""
+        seeds, variants = self.seeds.index, self.variants.index
+        return sorted(self.runs, key=lambda run: (seeds(run.seed), variants(run.variant)))
+
     def values(self, variant: str, key: str) -> dict[int, float]:
         """Seed -> value, for the seeds that have one, in the order of the seeds."""
         found = {run.seed: run.figures.get(key) for run in self.runs if run.variant == variant}

@@ -19,10 +19,10 @@ from stages.commands import (
     open_session,
     refresh_report,
 )
-from stages.tables import human_seconds
 from stages.workspace import computed
 from wsss.config import AblateConfig, Config, TrainConfig
 from wsss.errors import UserError
+from wsss.report.page import duration
 
 NAME_LENGTH = 40
 """Of the ablation: its runs' names add the variant and the seed, and a run's name has at most 100 characters."""
@@ -120,7 +120,7 @@ def _run(trials: Sequence[Trial], results: Results, outputs: Outputs) -> Results
         if trial.session.run.folder.name in done:
             continue
         left = estimate(trials)
-        rest = "" if left is None else f", about {human_seconds(left)} to go"
+        rest = "" if left is None else f", about {duration(left)} to go"
         print(f"\n[{number}/{len(trials)}] {trial.variant.name}, seed {trial.seed}{rest}", flush=True)
         try:
             fresh = compute_missing(trial.session)
@@ -182,4 +182,6 @@ def _check_networks(trials: Sequence[Trial]) -> None:
                 try:
                     check_training(section, item.name, config.run)
                 except UserError as error:
+                    if str(error).startswith("run."):
+                        raise  # the machine, not the variant
                     raise UserError(f"variant '{trial.variant.name}': {error}") from None

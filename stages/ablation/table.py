@@ -2,9 +2,9 @@
 
 from stages.ablation.metrics import BY_KEY
 from stages.ablation.results import Results, Summary
-from stages.ablation.wording import COSTS, basis, cost_text, main_metric
-from stages.tables import aligned, human_seconds
-from wsss.report.page import percent, signed
+from stages.ablation.wording import COSTS, ONE_SEED, basis, cost_text, main_metric
+from stages.tables import aligned
+from wsss.report.page import duration, percent, signed
 
 COLUMNS = (
     ("cams.miou", "CAM seed"),
@@ -32,7 +32,8 @@ def as_text(results: Results) -> str:
             cells.append(difference(results.summary(variant, main)))
         rows.append([_cut(variant), *cells, training_time(results, variant)])
     lines.append(aligned(rows))
-    lines.append("* the 95 % interval (paired t over training seeds, the same photographs) excludes 0")
+    starred = "* the 95 % interval (paired t over training seeds, the same photographs) excludes 0"
+    lines.append(starred if len(results.seeds) > 1 else ONE_SEED)
     if results.costs:
         lines += ["", aligned(_cost_rows(results))]
     return "\n".join(lines)
@@ -59,7 +60,7 @@ def training_time(results: Results, variant: str) -> str:
     """Mean recorded time of both training stages together."""
     found = [results.summary(variant, key) for key in ("classify.seconds", "segment.seconds")]
     known = [summary.mean for summary in found if summary]
-    return human_seconds(sum(known)) if known else "-"
+    return duration(sum(known)) if known else "-"
 
 
 def _cost_rows(results: Results) -> list[list[str]]:
