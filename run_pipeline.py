@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from stages import STAGE_NAMES
+from stages.ablation.command import add_ablate, run_ablate_command
 from stages.commands import Request, run_all, run_prune, run_report, run_stage, show_config, show_status
 from stages.inputs import run_check, run_tags
 from stages.products import add_export, add_predict, run_product
@@ -77,7 +78,9 @@ def _dispatch(options: argparse.Namespace) -> int:
     if run_product(options):
         return 0
     request = Request(options.config, options.set, options.name, options.workspace)
-    if options.command == "run":
+    if options.command == "ablate":
+        run_ablate_command(options, request)
+    elif options.command == "run":
         run_all(request, tensorboard=options.tensorboard)
     elif options.command == "stage":
         run_stage(request, options.stage, force=options.force, tensorboard=options.tensorboard)
@@ -159,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     _tensorboard(reporting)
     _common(reporting)
     _comparing(commands)
+    add_ablate(commands, _command)
     check = _command(
         commands,
         "check",

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.released_heads import with_released_heads
-from stages.ablation.cost import trial_network
+from stages.fitting import training_network
 from wsss.config import RunConfig, SegmentConfig
 from wsss.cost import interleaved_seconds, median_ratios, network_cost
 from wsss.device import choose_device, choose_precision
@@ -51,6 +51,7 @@ class Case:
 
 
 LITE = SegmentConfig(  # as configs/folder.toml
+    weights="none",
     backbone="tf_efficientnet_lite0",
     output_stride=16,
     frozen_blocks=2,
@@ -63,12 +64,14 @@ LITE = SegmentConfig(  # as configs/folder.toml
     lr=2e-4,
     weight_sr_l=0.3,
 )
-RESNET = SegmentConfig(backbone="resnet50", output_stride=16, crop=192, batch=4)
+RESNET = SegmentConfig(backbone="resnet50", weights="none", output_stride=16, crop=192, batch=4)
+USHAPE = (3, 4, 5, 6, 7, 8)
 CASES = (
     Case("lite0/192", LITE, classes=15),
+    Case("lite0/192 ushape", replace(LITE, structure="ushape", decoder_channels=32, exits=USHAPE), classes=15),
     Case("resnet50/192", RESNET),
     Case("resnet50/321", replace(RESNET, output_stride=8, crop=321, batch=10), accelerator=True),
-    Case("resnet101/321", SegmentConfig(), accelerator=True),  # as published: DeepLab-v2
+    Case("resnet101/321", SegmentConfig(weights="none"), accelerator=True),  # as published: DeepLab-v2
 )
 
 
@@ -79,9 +82,9 @@ def variants(case: Case) -> dict[str, tuple[SegmentConfig, MultiExitNetwork]]:
     configs = {PLAIN: replace(without_sr, mea=False), MEA: without_sr, FULL: config}
     if config.exits:
         configs[ALL] = replace(config, exits=())
-    made = {name: (each, trial_network(each, case.classes)) for name, each in configs.items()}
+    made = {name: (each, training_network(each, case.classes, "segment")) for name, each in configs.items()}
     everywhere = replace(config, exits=())
-    released = with_released_heads(trial_network(everywhere, case.classes), case.classes + 1)
+    released = with_released_heads(training_network(everywhere, case.classes, "segment"), case.classes + 1)
     return {**made, RELEASED: (everywhere, released)}
 
 

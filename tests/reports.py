@@ -1,6 +1,6 @@
 """Runs with made-up results, for tests of what is reported about them: nothing is trained."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +42,17 @@ def made_up_artifacts(
 ) -> Session:
     """The same without its report."""
     session = open_session(request(data, workspace, *extra, name=name))
+    write_made_up(session, shift, stages)
+    return session
+
+
+def write_made_up(session: Session, shift: int, stages: tuple[str, ...]) -> None:
+    """Artifacts of these stages, where the session's plan has them."""
     train = session.dataset.split(session.config.data.train_split).samples
     val = session.dataset.split(session.config.data.val_split).samples
     classes = len(session.dataset.classes)
-    make = {
+    make: dict[str, Callable[[], Iterable[tuple[str, Arrays]]]] = {
+        "classify": list,
         "cams": lambda: _cams(train, classes, shift),
         "refine": lambda: _masks(train, shift),
         "segment": lambda: _predictions(val, shift),
@@ -53,7 +60,6 @@ def made_up_artifacts(
     for stage in stages:
         planned = session.planned[stage]
         write_artifact(planned.path, planned.stamp, images=make[stage]())
-    return session
 
 
 def moved(sample: Sample, shift: int) -> NDArray[np.uint8]:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stages.ablation.cost import trial_network, uses_exits, variant_costs
+from stages.ablation.cost import variant_costs
+from stages.fitting import training_network
 from tests.networks import tiny_multi_exit
 from wsss.config import Config, RunConfig, SegmentConfig
 from wsss.losses import sr_strength
@@ -27,10 +28,9 @@ CPU = torch.device("cpu")
 
 
 def test_only_a_variant_that_uses_exits_has_them() -> None:
-    assert [uses_exits(config) for config in (SMALL, PLAIN)] == [True, False]
-    assert uses_exits(replace(PLAIN, weight_sr_l=0.1))
-    assert len(trial_network(SMALL, 2).exits) == 2
-    plain = trial_network(PLAIN, 2)
+    assert len(training_network(SMALL, 2, "segment").exits) == 2
+    assert len(training_network(replace(PLAIN, weight_sr_l=0.1), 2, "segment").exits) == 2
+    plain = training_network(PLAIN, 2, "segment")
     assert not plain.exits
     assert len(plain(torch.rand(1, 3, 32, 32)).class_maps) == 1
 

@@ -3,13 +3,12 @@
 import dataclasses
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from stages.fitting import PROJECTED_CHANNELS
-from wsss.backbones import create_backbone
-from wsss.config import Config, SegmentConfig, TrainConfig
+from stages.fitting import training_network
+from wsss.config import Config
 from wsss.cost import interleaved_seconds, median_ratios, network_cost
 from wsss.device import choose_device, choose_precision
-from wsss.networks import MultiExitNetwork, segmentation_network
 from wsss.trial_step import made_up_batch, prediction, training_step
 
 
@@ -55,7 +54,7 @@ class _Trial:
         self.config = config.segment
         self.device = choose_device(config.run.device)
         self.precision = choose_precision(config.run, self.device)
-        self.network = trial_network(self.config, classes)
+        self.network = training_network(replace(self.config, weights="none"), classes, "segment")
         self.batch = made_up_batch(self.config, classes, device=self.device, seed=config.seed)
 
     def step(self) -> Callable[[], None]:
@@ -75,28 +74,3 @@ class _Trial:
     def counts(self) -> dict[str, float]:
         cost = network_cost(self.network, height=self.config.crop, width=self.config.crop)
         return {name: float(count) for name, count in dataclasses.asdict(cost).items()}
-
-
-def trial_network(config: SegmentConfig, classes: int) -> MultiExitNetwork:
-    """The untrained segmentation network of a configuration, without exits where nothing would use them.
-
-    Args:
-        config: its weights are not read.
-        classes: C, foreground classes.
-
-    Raises:
-        UserError: a backbone that cannot be had.
-        ValueError: a block that the backbone does not have.
-    """
-    backbone = create_backbone(config.backbone, weights="none", output_stride=config.output_stride)
-    plain = segmentation_network(backbone, classes, head=config.head, head_channels=config.head_channels)
-    exits = config.exits if uses_exits(config) else (len(backbone.channels),)
-    project = PROJECTED_CHANNELS if config.sr_maps == "features" and config.weight_sr_f else 0
-    return MultiExitNetwork(
-        plain, classes=classes + 1, exits=exits, width=config.exit_channels, project=project
-    )
-
-
-def uses_exits(config: TrainConfig) -> bool:
-    """Whether any loss term looks at a shallow exit: MEA, SR-F or SR-L."""
-    return config.mea or config.weight_sr_f > 0 or config.weight_sr_l > 0
