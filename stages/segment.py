@@ -1,7 +1,9 @@
 """Stage 4: train the multi-exit segmentation network on pseudo-masks, or on ground truth (the upper bound).
 
-Writes ``network/*`` (the deployed network), ``exits/*``, and per validation image and per image of the overview
-``predictions`` (H, W) uint8 at the photograph's size.
+Writes ``network/*`` (the deployed network), ``exits/*``, ``predicting_exits/blocks`` (E,) uint8, the blocks (1 =
+shallowest) whose exits have learned beside the deepest, E = 0 without MEA, and per validation image and per image of
+the overview ``predictions`` (H, W) uint8 at the photograph's size, the deployed network's. Validation images have
+``exit_predictions`` (E, H, W) uint8 too, if E > 0: what each of those exits says by itself.
 """
 
 from collections.abc import Iterator
@@ -9,6 +11,8 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from data import Sample
 from data.loading import MaskSource, PseudoMasks, TruthMasks, whole_image
@@ -20,8 +24,8 @@ from wsss.config import SegmentConfig
 from wsss.device import autocast, choose_device, choose_precision
 from wsss.errors import UserError, listed
 from wsss.interrupt import check
-from wsss.networks import PlainNetwork, segmentation_network
-from wsss.predict import label_probabilities
+from wsss.networks import MultiExitNetwork, segmentation_network
+from wsss.predict import exit_probabilities, label_probabilities
 from wsss.progress import progress_bar
 from wsss.resize import resize_labels
 
@@ -47,8 +51,9 @@ def compute(context: Context) -> None:
         *context.data.split(context.config.data.val_split).samples,
         *overview_samples(training),
     ]
-    images = _predictions(context, network.deploy(), predicted, config)
-    write_artifact(context.output, context.stamp, groups=network_groups(network), images=images)
+    images = _predictions(context, network.eval(), predicted)
+    groups = network_groups(network) | {"predicting_exits": {"blocks": _predicting(network, config)}}
+    write_artifact(context.output, context.stamp, groups=groups, images=images)
 
 
 def _mask_source(context: Context, samples: tuple[Sample, ...]) -> MaskSource:
@@ -63,19 +68,36 @@ def _mask_source(context: Context, samples: tuple[Sample, ...]) -> MaskSource:
     return TruthMasks()
 
 
+def _predicting(network: MultiExitNetwork, config: SegmentConfig) -> NDArray[np.uint8]:
+    """(E,) the blocks whose exits have learned beside the deepest, 1 = shallowest."""
+    return np.asarray([block + 1 for block in network.blocks] if config.mea else [], dtype=np.uint8)
+
+
 def _predictions(
-    context: Context, network: PlainNetwork, samples: list[Sample], config: SegmentConfig
+    context: Context, network: MultiExitNetwork, samples: list[Sample]
 ) -> Iterator[tuple[str, Arrays]]:
+    config = context.config.segment
     device = choose_device(context.config.run.device)
     precision = choose_precision(context.config.run, device)
+    deployed, exits = network.deploy(), len(_predicting(network, config))
+    scales, flip = config.test_scales, config.test_flip
     with progress_bar(len(samples), "predict", "img") as bar:
         for sample in samples:
             check()
             image = whole_image(sample, config.max_side).to(device)
+            arrays = {}
             with autocast(device, precision), torch.inference_mode():
-                probability = label_probabilities(
-                    network, image, scales=config.test_scales, flip=config.test_flip
+                arrays["predictions"] = _labels(
+                    label_probabilities(deployed, image, scales=scales, flip=flip), sample
                 )
-            labels = probability.argmax(0).to(torch.uint8).cpu().numpy()
-            yield sample.id, {"predictions": resize_labels(np.ascontiguousarray(labels), sample.size)}
+                if exits and sample.split == context.config.data.val_split:
+                    found = exit_probabilities(network, image, scales=scales, flip=flip)
+                    arrays["exit_predictions"] = np.stack([_labels(each, sample) for each in found])
+            yield sample.id, arrays
             bar.update()
+
+
+def _labels(probability: Tensor, sample: Sample) -> NDArray[np.uint8]:
+    """(L, h, w) probabilities -> (H, W) the most probable labels at the photograph's size."""
+    labels = probability.argmax(0).to(torch.uint8).cpu().numpy()
+    return resize_labels(np.ascontiguousarray(labels), sample.size)
