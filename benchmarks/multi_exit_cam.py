@@ -99,7 +99,8 @@ def measured(run: FinishedRun, blocks: Sequence[int] | None, exit_weight: float)
     if not samples:
         raise UserError(f"run {run.name}: no training image has a mask; this measurement needs the truth")
     network = _network(run, len(dataset.classes))
-    blocks = _blocks(run, network) if blocks is None else blocks
+    known = _blocks(run, network)
+    blocks = known if blocks is None else blocks
     wanted = choices(blocks)
     seeds = [SeedCounts(len(dataset.classes) + 1) for _ in wanted]
     colours = np.zeros((len(wanted), len(THRESHOLDS)))

@@ -20,7 +20,6 @@ from stages.context import Context
 from stages.fitting import fit, network_groups
 from stages.selection import overview_samples
 from wsss.artifacts import Arrays, Artifact, write_artifact
-from wsss.config import SegmentConfig
 from wsss.device import autocast, choose_device, choose_precision
 from wsss.errors import UserError, listed
 from wsss.interrupt import check
@@ -51,8 +50,9 @@ def compute(context: Context) -> None:
         *context.data.split(context.config.data.val_split).samples,
         *overview_samples(training),
     ]
-    images = _predictions(context, network.eval(), predicted)
-    groups = network_groups(network) | {"predicting_exits": {"blocks": _predicting(network, config)}}
+    blocks = [block + 1 for block in network.blocks] if config.mea else []
+    images = _predictions(context, network.eval(), predicted, exits=bool(blocks))
+    groups = network_groups(network) | {"predicting_exits": {"blocks": np.asarray(blocks, np.uint8)}}
     write_artifact(context.output, context.stamp, groups=groups, images=images)
 
 
@@ -68,18 +68,14 @@ def _mask_source(context: Context, samples: tuple[Sample, ...]) -> MaskSource:
     return TruthMasks()
 
 
-def _predicting(network: MultiExitNetwork, config: SegmentConfig) -> NDArray[np.uint8]:
-    """(E,) the blocks whose exits have learned beside the deepest, 1 = shallowest."""
-    return np.asarray([block + 1 for block in network.blocks] if config.mea else [], dtype=np.uint8)
-
-
 def _predictions(
-    context: Context, network: MultiExitNetwork, samples: list[Sample]
+    context: Context, network: MultiExitNetwork, samples: list[Sample], *, exits: bool
 ) -> Iterator[tuple[str, Arrays]]:
+    """What the deployed network says about every image, and with ``exits`` what each exit does about validation."""
     config = context.config.segment
     device = choose_device(context.config.run.device)
     precision = choose_precision(context.config.run, device)
-    deployed, exits = network.deploy(), len(_predicting(network, config))
+    deployed = network.deploy()
     scales, flip = config.test_scales, config.test_flip
     with progress_bar(len(samples), "predict", "img") as bar:
         for sample in samples:

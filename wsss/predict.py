@@ -56,8 +56,12 @@ def _averaged(
         batch = resized(image[None], scale)
         batch = batch.flip(3) if mirror else batch
         found = class_maps(batch.contiguous(memory_format=torch.channels_last))
-        shares = [_shares(maps.float(), image.shape[1:], mirror=mirror) for maps in found]
-        totals = [total + share for total, share in zip(totals, shares, strict=True)] if totals else shares
+        for index, maps in enumerate(found):
+            share = _shares(maps.float(), image.shape[1:], mirror=mirror)
+            if index == len(totals):
+                totals.append(share)
+            else:
+                totals[index] += share
     if not views:
         raise ValueError("expected at least one scale")
     return [total / len(views) for total in totals]

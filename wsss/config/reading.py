@@ -195,6 +195,8 @@ def _check_relations(config: Config, origin: str) -> None:
     ):
         if not scales:
             raise UserError(f"{origin}: {name} is empty: expected at least one scale, e.g. [1.0]")
+    if len(set(config.cams.exits)) < len(config.cams.exits):
+        raise UserError(f"{origin}: cams.exits = {list(config.cams.exits)}: expected each block once")
 
 
 def _plain(value: Any) -> Any:
