@@ -6,12 +6,13 @@ Takes a finished run whose training images have masks and whose classification n
 Prints the seed's mIoU with the maps of the deepest exit, of each exit alone, and of the deepest fused with every subset
 of the others by mean and by product (see `wsss.cams.fused_cams`), in the views of the run (``cams.scales``, ``flip``).
 Each at the threshold that this truth likes best, and at the configured one; with ``refine.threshold = "label-free"``
-that is the one which colour information chooses on these images. The network sees every image once.
+that is the one which colour information chooses on these images. "Seen" is the share of tags with any activation: an
+exit that has hardly learned sees nothing, and changes nothing. The network sees every image once.
 """
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -26,6 +27,7 @@ from data.loading import whole_image
 from stages.finished import FinishedRun, open_run
 from stages.fitting import load_multi_exit
 from wsss.cams import FusionRule, class_activation_views, fused_cams
+from wsss.config import RefineConfig
 from wsss.device import autocast, choose_device, choose_precision
 from wsss.errors import UserError
 from wsss.metrics import THRESHOLDS, SeedCounts
@@ -55,12 +57,14 @@ class Scored:
         curve: (T,) mIoU at `THRESHOLDS`.
         configured: mIoU at the configured threshold.
         threshold: which that is.
+        seen: share of the images' tags whose map is not all zero.
     """
 
     choice: Choice
     curve: NDArray[np.float64]
     configured: float
     threshold: float
+    seen: float
 
     @property
     def best(self) -> int:
@@ -101,23 +105,44 @@ def measured(run: FinishedRun, blocks: Sequence[int] | None, exit_weight: float)
     network = _network(run, len(dataset.classes))
     known = _blocks(run, network)
     blocks = known if blocks is None else blocks
-    wanted = choices(blocks)
-    seeds = [SeedCounts(len(dataset.classes) + 1) for _ in wanted]
-    colours = np.zeros((len(wanted), len(THRESHOLDS)))
     label_free = run.config.refine.threshold == "label-free"
-    for sample, image, each in _exit_cams(run, network, samples, blocks):
+    counted = [_Counted(choice, SeedCounts(len(dataset.classes) + 1)) for choice in choices(blocks)]
+    for sample, image, cams in _exit_cams(run, network, samples, blocks):
+        small = resize_image(image, (cams.shape[2], cams.shape[3])) if label_free else None
+        for each in counted:
+            each.add(sample, cams, exit_weight, small)
+    return [each.scored(run.config.refine) for each in counted], len(samples)
+
+
+@dataclass
+class _Counted:
+    """What is summed over images for one choice; the colour information only for a label-free threshold."""
+
+    choice: Choice
+    seeds: SeedCounts
+    colours: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(THRESHOLDS)))
+    tags: int = 0
+    seen: int = 0
+
+    def add(self, sample: Sample, cams: Tensor, exit_weight: float, image: NDArray[np.uint8] | None) -> None:
+        """Count one image: CAMs (E, K, h, w) of its exits, pixels (h, w, 3) where colours are wanted."""
         assert sample.mask is not None
-        truth, classes = sample.mask.read(), np.asarray(sample.tags, np.uint8)
-        small = resize_image(image, (each.shape[2], each.shape[3]))
-        for index, choice in enumerate(wanted):
-            fused = fused_cams(each[list(choice.exits)], fusion=choice.fusion, exit_weight=exit_weight)
-            maps = fused.numpy().astype(np.float16)  # as the stage stores them
-            seeds[index].add(truth, resize_maps(maps, sample.size), classes)
-            if label_free:
-                colours[index] += colour_information_curve(small, maps)
-    chosen = [_threshold(run, curve if label_free else None) for curve in colours]
-    rows = zip(wanted, seeds, chosen, strict=True)
-    return [_scored(choice, seed, threshold) for choice, seed, threshold in rows], len(samples)
+        exits = cams[list(self.choice.exits)]
+        fused = fused_cams(exits, fusion=self.choice.fusion, exit_weight=exit_weight)
+        maps = fused.numpy().astype(np.float16)  # as the stage stores them
+        self.seeds.add(sample.mask.read(), resize_maps(maps, sample.size), np.asarray(sample.tags, np.uint8))
+        self.tags += len(maps)
+        self.seen += int(maps.any((1, 2)).sum())
+        if image is not None:
+            self.colours += colour_information_curve(image, maps)
+
+    def scored(self, config: RefineConfig) -> Scored:
+        """The scores, at the configured threshold or at the one that colour information chooses."""
+        curve = np.asarray(self.seeds.curve())
+        chosen = label_free_threshold(self.colours) if config.threshold == "label-free" else None
+        threshold = config.background if chosen is None else chosen
+        nearest = int(np.abs(np.asarray(THRESHOLDS) - threshold).argmin())
+        return Scored(self.choice, curve, float(curve[nearest]), threshold, self.seen / max(1, self.tags))
 
 
 def _network(run: FinishedRun, classes: int) -> MultiExitNetwork:
@@ -166,29 +191,20 @@ def _pixels(image: Tensor) -> NDArray[np.uint8]:
     return np.asarray((image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
 
 
-def _threshold(run: FinishedRun, colours: NDArray[np.float64] | None) -> float:
-    """The configured threshold; with the colour information (T,) of all images, the one that it chooses."""
-    chosen = None if colours is None else label_free_threshold(colours)
-    return run.config.refine.background if chosen is None else chosen
-
-
-def _scored(choice: Choice, seeds: SeedCounts, threshold: float) -> Scored:
-    curve = np.asarray(seeds.curve())
-    nearest = int(np.abs(np.asarray(THRESHOLDS) - threshold).argmin())
-    return Scored(choice, curve, float(curve[nearest]), threshold)
-
-
 def _print(rows: Sequence[Scored], images: int) -> None:
     first = rows[0]
     print(f"\nseed mIoU on {images} training images; the best threshold is chosen by this truth\n")
-    print("| exits | best | at | against the deepest | configured | at | against the deepest |")
-    print("|---|---|---|---|---|---|---|")
+    print("| exits | seen, % | best | at | against the deepest | configured | at | against the deepest |")
+    print("|---|---|---|---|---|---|---|---|")
     for row in rows:
         best, before = row.curve[row.best], first.curve[first.best]
-        print(
-            f"| {row.choice.title} | {100 * best:.1f} | {THRESHOLDS[row.best]:.2f} | {100 * (best - before):+.1f} | "
-            f"{100 * row.configured:.1f} | {row.threshold:.2f} | {100 * (row.configured - first.configured):+.1f} |"
-        )
+        cells = [
+            *(row.choice.title, f"{100 * row.seen:.0f}"),
+            *(f"{100 * best:.1f}", f"{THRESHOLDS[row.best]:.2f}", f"{100 * (best - before):+.1f}"),
+            *(f"{100 * row.configured:.1f}", f"{row.threshold:.2f}"),
+            f"{100 * (row.configured - first.configured):+.1f}",
+        ]
+        print(f"| {' | '.join(cells)} |")
 
 
 def main() -> None:
