@@ -34,6 +34,7 @@ from wsss.metrics import THRESHOLDS, SeedCounts
 from wsss.metrics.indicators import colour_information_curve, label_free_threshold
 from wsss.networks import MultiExitNetwork, classification_network
 from wsss.progress import progress_bar
+from wsss.report.page import signed
 from wsss.resize import resize_image, resize_maps
 
 RULES: tuple[FusionRule, ...] = ("mean", "product")
@@ -200,9 +201,9 @@ def _print(rows: Sequence[Scored], images: int) -> None:
         best, before = row.curve[row.best], first.curve[first.best]
         cells = [
             *(row.choice.title, f"{100 * row.seen:.0f}"),
-            *(f"{100 * best:.1f}", f"{THRESHOLDS[row.best]:.2f}", f"{100 * (best - before):+.1f}"),
+            *(f"{100 * best:.1f}", f"{THRESHOLDS[row.best]:.2f}", signed(best - before)),
             *(f"{100 * row.configured:.1f}", f"{row.threshold:.2f}"),
-            f"{100 * (row.configured - first.configured):+.1f}",
+            signed(row.configured - first.configured),
         ]
         print(f"| {' | '.join(cells)} |")
 
