@@ -68,7 +68,9 @@ RESNET = SegmentConfig(backbone="resnet50", weights="none", output_stride=16, cr
 USHAPE = (3, 4, 5, 6, 7, 8)
 CASES = (
     Case("lite0/192", LITE, classes=15),
-    Case("lite0/192 ushape", replace(LITE, structure="ushape", decoder_channels=32, exits=USHAPE), classes=15),
+    Case(
+        "lite0/192 ushape", replace(LITE, structure="ushape", decoder_channels=32, exits=USHAPE), classes=15
+    ),
     Case("resnet50/192", RESNET),
     Case("resnet50/321", replace(RESNET, output_stride=8, crop=321, batch=10), accelerator=True),
     Case("resnet101/321", SegmentConfig(weights="none"), accelerator=True),  # as published: DeepLab-v2

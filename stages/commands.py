@@ -209,6 +209,10 @@ def check_networks(session: Session) -> None:
             from stages.fitting import check_training
 
             check_training(section, name, session.config.run)
+        if name == "cams" and not item.cached:
+            from stages.fitting import check_cam_exits
+
+            check_cam_exits(session.config.cams, session.config.classify)
 
 
 def _execute(session: Session, item: Planned, *, force: bool) -> bool:

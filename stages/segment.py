@@ -1,13 +1,17 @@
 """Stage 4: train the multi-exit segmentation network on pseudo-masks, or on ground truth (the upper bound).
 
-Writes ``network/*`` (the deployed network), ``exits/*``, and per validation image and per image of the overview
-``predictions`` (H, W) uint8 at the photograph's size.
+Writes ``network/*`` (the deployed network), ``exits/*``, ``predicting_exits/blocks`` (E,) uint8, the blocks (1 =
+shallowest) whose exits have learned beside the deepest, E = 0 without MEA, and per validation image and per image of
+the overview ``predictions`` (H, W) uint8 at the photograph's size, the deployed network's. Validation images have
+``exit_predictions`` (E, H, W) uint8 too, if E > 0: what each of those exits says by itself.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from data import Sample
 from data.loading import MaskSource, PseudoMasks, TruthMasks, whole_image
@@ -15,12 +19,11 @@ from stages.context import Context
 from stages.fitting import fit, network_groups
 from stages.selection import overview_samples
 from wsss.artifacts import Arrays, Artifact, write_artifact
-from wsss.config import SegmentConfig
 from wsss.device import autocast, choose_device, choose_precision
 from wsss.errors import UserError, listed
 from wsss.interrupt import check
-from wsss.networks import PlainNetwork
-from wsss.predict import label_probabilities
+from wsss.networks import MultiExitNetwork
+from wsss.predict import exit_probabilities, label_probabilities
 from wsss.progress import progress_bar
 from wsss.resize import resize_labels
 
@@ -40,8 +43,10 @@ def compute(context: Context) -> None:
         *context.data.split(context.config.data.val_split).samples,
         *overview_samples(training),
     ]
-    images = _predictions(context, network.deploy(), predicted, config)
-    write_artifact(context.output, context.stamp, groups=network_groups(network), images=images)
+    blocks = [block + 1 for block in network.blocks] if config.mea else []
+    images = _predictions(context, network.eval(), predicted, exits=bool(blocks))
+    groups = network_groups(network) | {"predicting_exits": {"blocks": np.asarray(blocks, np.uint8)}}
+    write_artifact(context.output, context.stamp, groups=groups, images=images)
 
 
 def _mask_source(context: Context, samples: tuple[Sample, ...]) -> MaskSource:
@@ -57,18 +62,31 @@ def _mask_source(context: Context, samples: tuple[Sample, ...]) -> MaskSource:
 
 
 def _predictions(
-    context: Context, network: PlainNetwork, samples: list[Sample], config: SegmentConfig
+    context: Context, network: MultiExitNetwork, samples: list[Sample], *, exits: bool
 ) -> Iterator[tuple[str, Arrays]]:
+    """What the deployed network says about every image, and with ``exits`` what each exit does about validation."""
+    config = context.config.segment
     device = choose_device(context.config.run.device)
     precision = choose_precision(context.config.run, device)
+    deployed = network.deploy()
+    scales, flip = config.test_scales, config.test_flip
     with progress_bar(len(samples), "predict", "img") as bar:
         for sample in samples:
             check()
             image = whole_image(sample, config.max_side).to(device)
+            arrays = {}
             with autocast(device, precision), torch.inference_mode():
-                probability = label_probabilities(
-                    network, image, scales=config.test_scales, flip=config.test_flip
+                arrays["predictions"] = _labels(
+                    label_probabilities(deployed, image, scales=scales, flip=flip), sample
                 )
-            labels = probability.argmax(0).to(torch.uint8).cpu().numpy()
-            yield sample.id, {"predictions": resize_labels(np.ascontiguousarray(labels), sample.size)}
+                if exits and sample.split == context.config.data.val_split:
+                    found = exit_probabilities(network, image, scales=scales, flip=flip)
+                    arrays["exit_predictions"] = np.stack([_labels(each, sample) for each in found])
+            yield sample.id, arrays
             bar.update()
+
+
+def _labels(probability: Tensor, sample: Sample) -> NDArray[np.uint8]:
+    """(L, h, w) probabilities -> (H, W) the most probable labels at the photograph's size."""
+    labels = probability.argmax(0).to(torch.uint8).cpu().numpy()
+    return resize_labels(np.ascontiguousarray(labels), sample.size)

@@ -17,6 +17,9 @@ from wsss.metrics import THRESHOLDS
 from wsss.metrics.indicators import colour_information_curve
 from wsss.resize import resize_image, resize_maps
 
+EXITS = {3: 6, 4: 2}
+"""Blocks with a shallower exit, and by how many pixels more it is off."""
+
 
 def made_up_run(
     data: DataConfig,
@@ -57,9 +60,10 @@ def write_made_up(session: Session, shift: int, stages: tuple[str, ...]) -> None
         "refine": lambda: _masks(train, shift),
         "segment": lambda: _predictions(val, shift),
     }
+    groups = {"segment": {"predicting_exits": {"blocks": np.asarray(sorted(EXITS), np.uint8)}}}
     for stage in stages:
         planned = session.planned[stage]
-        write_artifact(planned.path, planned.stamp, images=make[stage]())
+        write_artifact(planned.path, planned.stamp, groups=groups.get(stage), images=make[stage]())
 
 
 def moved(sample: Sample, shift: int) -> NDArray[np.uint8]:
@@ -106,4 +110,5 @@ def _masks(samples: tuple[Sample, ...], shift: int) -> Iterator[tuple[str, Array
 
 def _predictions(samples: tuple[Sample, ...], shift: int) -> Iterator[tuple[str, Arrays]]:
     for sample in samples:
-        yield sample.id, {"predictions": moved(sample, shift)}
+        each = [moved(sample, shift + more) for more in EXITS.values()]
+        yield sample.id, {"predictions": moved(sample, shift), "exit_predictions": np.stack(each)}

@@ -219,6 +219,8 @@ def _check_relations(config: Config, origin: str) -> None:
             raise UserError(
                 f"{origin}: ablate.{name} = {list(values)}: expected at least one, and none of them twice"
             )
+    if len(set(config.cams.exits)) < len(config.cams.exits):
+        raise UserError(f"{origin}: cams.exits = {list(config.cams.exits)}: expected each block once")
 
 
 def _plain(value: Any) -> Any:

@@ -157,6 +157,18 @@ class CamsConfig:
         (1.0, 0.5, 1.5, 2.0), "image scales whose maps are summed", low=0.05, high=8
     )
     flip: bool = option(True, "add the maps of the mirrored image")
+    exits: tuple[int, ...] = option(
+        (),
+        "blocks, 1 = shallowest, whose exits' maps are fused with the deepest's; each needs an exit in classify.exits; "
+        "empty: the deepest alone, as published",
+        low=1,
+    )
+    fusion: Literal["mean", "product"] = option(
+        "mean", "how the exits' maps become one: weighted mean, or weighted geometric mean"
+    )
+    exit_weight: float = option(
+        1.0, "weight of each of cams.exits in the fusion; the deepest's is 1", low=0, high=1000
+    )
     max_side: int = option(1024, "a larger photograph is reduced to this long side first, in pixels", low=32)
 
 
