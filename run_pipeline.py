@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from stages import STAGE_NAMES
+from stages.ablation.command import add_ablate, run_ablate_command
 from stages.commands import Request, run_all, run_prune, run_report, run_stage, show_config, show_status
 from stages.inputs import run_check, run_tags
 from stages.products import add_export, add_predict, run_product
@@ -17,7 +18,7 @@ from wsss import interrupt, processes
 from wsss.artifacts import DamagedArtifactError
 from wsss.errors import UserError
 
-COOPERATING = ("run", "stage")
+COOPERATING = ("run", "stage", "predict")
 """Commands that torchrun's processes carry out together; the others are the leader's."""
 EXIT_USER_ERROR = 2
 EXIT_WORSE = 1
@@ -29,8 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns 0, 1 (a fault of the program), 2 (something to mend) or 130 (interrupted)."""
     options = _options(arguments)
     interrupt.install()
-    if not processes.leads() and options.command not in COOPERATING:
-        return 0
+    if options.command not in COOPERATING:
+        if not processes.leads():
+            return 0
+        processes.alone()
     try:
         with processes.together():
             return _dispatch(options)
@@ -82,7 +85,9 @@ def _dispatch(options: argparse.Namespace) -> int:
     if run_product(options):
         return 0
     request = Request(options.config, options.set, options.name, options.workspace)
-    if options.command == "run":
+    if options.command == "ablate":
+        run_ablate_command(options, request)
+    elif options.command == "run":
         run_all(request, tensorboard=options.tensorboard)
     elif options.command == "stage":
         run_stage(request, options.stage, force=options.force, tensorboard=options.tensorboard)
@@ -164,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     _tensorboard(reporting)
     _common(reporting)
     _comparing(commands)
+    add_ablate(commands, _command)
     check = _command(
         commands,
         "check",

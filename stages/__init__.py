@@ -88,7 +88,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("classify", 1, _classify, lambda _: (), _weak_training),
     Stage("cams", 2, _cams, lambda _: ("classify",), _weak_training),
     Stage("refine", 1, _refine, lambda _: ("cams",), _weak_training),
-    Stage("segment", 1, _segment, _segment_inputs, _segment_view),
+    Stage("segment", 2, _segment, _segment_inputs, _segment_view),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 

@@ -1,5 +1,7 @@
 """Stage 2: multi-scale class activation maps of the training images, tagged classes only.
 
+They are the deployed network's; with ``cams.exits`` those of the named exits are fused with them.
+
 Writes per image
 
 - ``maps`` (K, h, w) float16 in [0, 1] at stride 4 of the working image, and ``classes`` (K,) uint8, 0..C-1;
@@ -12,18 +14,20 @@ Writes per image
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from data.loading import whole_image
 from stages.context import Context
-from stages.fitting import load_deployed
+from stages.fitting import check_cam_exits, load_deployed, load_multi_exit
 from wsss.artifacts import Arrays, write_sharded
 from wsss.cams import CamViews, class_activation_views
 from wsss.device import autocast, choose_device, choose_precision
 from wsss.interrupt import check
 from wsss.metrics import THRESHOLDS
 from wsss.metrics.indicators import agreement_curve, colour_information_curve
+from wsss.networks import MultiExitNetwork, PlainNetwork
 from wsss.progress import progress_bar
 from wsss.resize import resize_image
 
@@ -34,12 +38,7 @@ def compute(context: Context) -> None:
     device = choose_device(context.config.run.device)
     precision = choose_precision(context.config.run, device)
     config = context.config.cams
-    network = load_deployed(
-        context.inputs["classify"],
-        context.config.classify,
-        len(context.data.classes),
-        device,
-    )
+    network = _network(context, device)
 
     def produce(ids: Sequence[str]) -> Iterator[Arrays]:
         for image_id in ids:
@@ -54,6 +53,9 @@ def compute(context: Context) -> None:
                     scales=config.scales,
                     flip=config.flip,
                     pool=context.config.classify.pool,
+                    exits=config.exits,
+                    fusion=config.fusion,
+                    exit_weight=config.exit_weight,
                 )
             maps = views.cams().cpu().numpy().astype(np.float16)
             small = resize_image(_pixels(image), (maps.shape[1], maps.shape[2]))
@@ -67,6 +69,16 @@ def compute(context: Context) -> None:
 
     with progress_bar(len(samples), context.stamp.stage, "img") as bar:
         write_sharded(context.output, context.stamp, list(samples), produce, done=bar.update)
+
+
+def _network(context: Context, device: torch.device) -> PlainNetwork | MultiExitNetwork:
+    """The classification network, with its exits where their maps are wanted."""
+    config = context.config.classify
+    classes = len(context.data.classes)
+    if not context.config.cams.exits:
+        return load_deployed(context.inputs["classify"], config, classes, device)
+    check_cam_exits(context.config.cams, config)
+    return load_multi_exit(context.inputs["classify"], config, classes, device)
 
 
 def _pixels(image: Tensor) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from data import Dataset, open_dataset
 from stages import Planned, differences, execute, plan
 from stages.quality.measure import measure
 from stages.quality.report import Subject, bring_up_to_date, flat, report_paths
+from stages.tables import aligned, human_bytes, human_seconds
 from stages.workspace import Run, Workspace, computed, prune
 from wsss import processes
 from wsss.config import Config, TrainConfig, load_config, to_toml, to_tree
@@ -90,12 +91,15 @@ def run_all(request: Request, *, tensorboard: bool = False) -> None:
     """Compute every stage that is not cached; after each, bring the report up to date; print the table."""
     _require(tensorboard)
     session = open_session(request, writable=processes.leads())
+    introduce(session)
     check_networks(session)
+    _finish(session, compute_missing(session), tensorboard=tensorboard)
+
+
+def compute_missing(session: Session) -> list[str]:
+    """Compute every stage that is not cached; after each, bring the report up to date. Returns what was computed."""
     if not processes.leads():
-        for item in session.planned.values():
-            _execute(session, item, force=False)
-        return
-    _introduce(session)
+        return [item.name for item in session.planned.values() if _execute(session, item, force=False)]
     session.run.announce(session.planned)
     fresh = []
     for item in session.planned.values():
@@ -104,7 +108,7 @@ def run_all(request: Request, *, tensorboard: bool = False) -> None:
         else:
             print(f"{item.name}: cached")
         refresh_report(session)
-    _finish(session, fresh, tensorboard=tensorboard)
+    return fresh
 
 
 def run_stage(request: Request, stage: str, *, force: bool, tensorboard: bool = False) -> None:
@@ -116,11 +120,9 @@ def run_stage(request: Request, stage: str, *, force: bool, tensorboard: bool = 
             f"stage {stage} is not part of this configuration (segment.supervision = "
             f"'{session.config.segment.supervision}'); its stages: {', '.join(session.planned)}"
         )
-    if not processes.leads():
-        _execute(session, session.planned[stage], force=force)
-        return
-    _introduce(session)
-    session.run.announce(session.planned)
+    introduce(session)
+    if processes.leads():
+        session.run.announce(session.planned)
     fresh = [stage] if _execute(session, session.planned[stage], force=force) else []
     if not fresh:
         print(f"{stage}: cached; --force computes it anew")
@@ -191,28 +193,11 @@ def table(session: Session, measures: Mapping[str, dict[str, Any]], fresh: Seque
                 human_bytes(item.path.stat().st_size) if item.cached else "-",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(max(lines, key=len)), *lines[1:]])
+    return aligned(rows)
 
 
-def human_bytes(size: float) -> str:
-    """Bytes in B, KiB, MiB or GiB."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
-
-
-def human_seconds(seconds: float) -> str:
-    """Seconds, or minutes and seconds."""
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
-
-
-def _introduce(session: Session) -> None:
+def introduce(session: Session) -> None:
+    """Say what the data is, with its notes."""
     data = session.config.data
     train, val = (len(session.dataset.split(name)) for name in (data.train_split, data.val_split))
     print(f"data: {train} training and {val} validation images, {len(session.dataset.classes)} classes")
@@ -228,6 +213,10 @@ def check_networks(session: Session) -> None:
             from stages.fitting import check_training
 
             check_training(section, name, session.config.run)
+        if name == "cams" and not item.cached:
+            from stages.fitting import check_cam_exits
+
+            check_cam_exits(session.config.cams, session.config.classify)
 
 
 def _execute(session: Session, item: Planned, *, force: bool) -> bool:
@@ -259,12 +248,19 @@ def refresh_report(session: Session) -> Subject:
     return subject
 
 
-def _finish(session: Session, fresh: Sequence[str], *, tensorboard: bool) -> None:
-    subject = refresh_report(session)
+def bring_overview_up_to_date(session: Session, fresh: Sequence[str]) -> None:
+    """Draw the run's pictures where something is new or they are not there."""
     if fresh or not session.run.overview.exists():
         from stages.pictures import write_overview
 
         write_overview(session.run.overview, session.planned, session.config, session.dataset)
+
+
+def _finish(session: Session, fresh: Sequence[str], *, tensorboard: bool) -> None:
+    if not processes.leads():
+        return
+    subject = refresh_report(session)
+    bring_overview_up_to_date(session, fresh)
     print()
     print(table(session, subject.measures, fresh))
     print(f"\npictures: {session.run.overview}")

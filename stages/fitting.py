@@ -1,6 +1,7 @@
 """What both training stages share: build a multi-exit network, train it, write and read its artifact."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from data.loading import MaskSource, TrainingViews, training_batches
 from stages.context import Context
 from wsss.artifacts import Artifact
 from wsss.backbones import Backbone, create_backbone
-from wsss.config import RunConfig, SegmentConfig, TrainConfig
+from wsss.config import CamsConfig, RunConfig, SegmentConfig, TrainConfig
 from wsss.device import choose_device, choose_precision
 from wsss.errors import UserError
 from wsss.networks import MultiExitNetwork, PlainNetwork, classification_network, segmentation_network
@@ -118,6 +119,39 @@ def load_deployed(path: Path, config: TrainConfig, classes: int, device: torch.d
     artifact.close()
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval()
+
+
+def load_multi_exit(path: Path, config: TrainConfig, classes: int, device: torch.device) -> MultiExitNetwork:
+    """The whole network of a training stage's artifact, in evaluation mode on the device."""
+    artifact = Artifact(path)
+    network = training_network(replace(config, weights="none"), classes, artifact.stage)
+    deployed = {f"plain.{name}": array for name, array in artifact.group("network").items()}
+    load_arrays(network, deployed | artifact.group("exits"))
+    artifact.close()
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval()
+
+
+def check_cam_exits(cams: CamsConfig, classify: TrainConfig) -> None:
+    """Find out whether the classification network has what the fusion of CAMs wants.
+
+    Raises:
+        UserError: a named block has no exit, or the exits learn nothing.
+    """
+    if not cams.exits:
+        return
+    if not classify.mea:
+        raise UserError(
+            f"cams.exits = {list(cams.exits)}: the exits learn nothing with classify.mea = false; expected "
+            "classify.mea=true, or cams.exits=[] for the deepest alone"
+        )
+    network = training_network(replace(classify, weights="none"), 1, "classify")
+    known = [block + 1 for block in network.blocks]
+    if not set(cams.exits) <= set(known):
+        raise UserError(
+            f"cams.exits = {list(cams.exits)}: expected blocks with an exit (the deepest is always part), which "
+            f"classify.exits = {list(classify.exits)} makes {known}; name these alone, or change classify.exits"
+        )
 
 
 def _backbone(config: TrainConfig, stage: str) -> Backbone:

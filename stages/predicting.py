@@ -29,6 +29,7 @@ from stages.predictors import (
     run_settings,
 )
 from stages.tag_file import read_tags
+from wsss import processes
 from wsss.artifacts import canonical_json
 from wsss.config import RunConfig
 from wsss.errors import UserError, listed
@@ -103,16 +104,20 @@ def run_predict(request: PredictRequest) -> None:
     predictor, machine = _predictor(request)
     tags, tag_notes = read_tags(request.tags, photographs, predictor.classes)
     settings = _record(predictor, tagged=request.tags is not None)
-    claim(out, settings, photographs, overlay=request.overlay, force=request.force)
+    if processes.leads():
+        claim(out, settings, photographs, overlay=request.overlay, force=request.force)
+    processes.wait()
     for note in (*notes, *tag_notes, *predictor.notes):
         print(f"note: {note}")
     job = _Jobs(out, settings, tags, len(predictor.classes) + 1, overlay=request.overlay, force=request.force)
-    with _pixel_limit(request.max_pixels), progress_bar(len(photographs), "predict", "img") as bar:
+    own = photographs[processes.rank() :: processes.count()]
+    with _pixel_limit(request.max_pixels), progress_bar(len(own), "predict", "img") as bar:
         outcome = _Outcome(predictor.classes, bar)
         pool = _crf_pool(machine) if predictor.settings.crf else contextlib.nullcontext()
         with pool as crf:
-            _predict_all(photographs, job, predictor, crf, outcome, 2 * pool_workers(machine))
-    print(f"{outcome.written} predicted, {outcome.kept} there already, {len(outcome.failures)} failed: {out}")
+            _predict_all(own, job, predictor, crf, outcome, 2 * pool_workers(machine))
+    written, kept, failed = processes.totals(outcome.written, outcome.kept, len(outcome.failures))
+    print(f"{written} predicted, {kept} there already, {failed} failed: {out}")
     outcome.raise_failures()
 
 

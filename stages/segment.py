@@ -1,26 +1,29 @@
 """Stage 4: train the multi-exit segmentation network on pseudo-masks, or on ground truth (the upper bound).
 
-Writes ``network/*`` (the deployed network), ``exits/*``, and per validation image and per image of the overview
-``predictions`` (H, W) uint8 at the photograph's size.
+Writes ``network/*`` (the deployed network), ``exits/*``, ``predicting_exits/blocks`` (E,) uint8, the blocks (1 =
+shallowest) whose exits have learned beside the deepest, E = 0 without MEA, and per validation image and per image of
+the overview ``predictions`` (H, W) uint8 at the photograph's size, the deployed network's. Validation images have
+``exit_predictions`` (E, H, W) uint8 too, if E > 0: what each of those exits says by itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from data import Sample
 from data.loading import MaskSource, PseudoMasks, TruthMasks, whole_image
 from stages.context import Context
 from stages.fitting import fit, network_groups
 from stages.selection import overview_samples
-from wsss.artifacts import Arrays, Artifact, write_artifact
-from wsss.config import SegmentConfig
+from wsss.artifacts import Arrays, Artifact, write_sharded
 from wsss.device import autocast, choose_device, choose_precision
 from wsss.errors import UserError, listed
 from wsss.interrupt import check
-from wsss.networks import PlainNetwork
-from wsss.predict import label_probabilities
+from wsss.networks import MultiExitNetwork
+from wsss.predict import exit_probabilities, label_probabilities
 from wsss.progress import progress_bar
 from wsss.resize import resize_labels
 
@@ -40,8 +43,18 @@ def compute(context: Context) -> None:
         *context.data.split(context.config.data.val_split).samples,
         *overview_samples(training),
     ]
-    images = _predictions(context, network.deploy(), predicted, config)
-    write_artifact(context.output, context.stamp, groups=network_groups(network), images=images)
+    blocks = [block + 1 for block in network.blocks] if config.mea else []
+    groups = network_groups(network) | {"predicting_exits": {"blocks": np.asarray(blocks, np.uint8)}}
+    samples = {sample.id: sample for sample in predicted}
+    predict = _Predicting(context, network.eval(), exits=bool(blocks))
+    with progress_bar(len(samples), "predict", "img") as bar:
+
+        def produce(ids: Sequence[str]) -> Iterator[Arrays]:
+            for image_id in ids:
+                check()
+                yield predict(samples[image_id])
+
+        write_sharded(context.output, context.stamp, list(samples), produce, groups=groups, done=bar.update)
 
 
 def _mask_source(context: Context, samples: tuple[Sample, ...]) -> MaskSource:
@@ -56,19 +69,30 @@ def _mask_source(context: Context, samples: tuple[Sample, ...]) -> MaskSource:
     return TruthMasks()
 
 
-def _predictions(
-    context: Context, network: PlainNetwork, samples: list[Sample], config: SegmentConfig
-) -> Iterator[tuple[str, Arrays]]:
-    device = choose_device(context.config.run.device)
-    precision = choose_precision(context.config.run, device)
-    with progress_bar(len(samples), "predict", "img") as bar:
-        for sample in samples:
-            check()
-            image = whole_image(sample, config.max_side).to(device)
-            with autocast(device, precision), torch.inference_mode():
-                probability = label_probabilities(
-                    network, image, scales=config.test_scales, flip=config.test_flip
-                )
-            labels = probability.argmax(0).to(torch.uint8).cpu().numpy()
-            yield sample.id, {"predictions": resize_labels(np.ascontiguousarray(labels), sample.size)}
-            bar.update()
+class _Predicting:
+    """What the deployed network says about an image, and with ``exits`` what each exit does about validation."""
+
+    def __init__(self, context: Context, network: MultiExitNetwork, *, exits: bool) -> None:
+        self.config = context.config.segment
+        self.device = choose_device(context.config.run.device)
+        self.precision = choose_precision(context.config.run, self.device)
+        self.network = network
+        self.split = context.config.data.val_split if exits else None
+
+    def __call__(self, sample: Sample) -> Arrays:
+        """The arrays of a sample."""
+        image = whole_image(sample, self.config.max_side).to(self.device)
+        scales, flip = self.config.test_scales, self.config.test_flip
+        with autocast(self.device, self.precision), torch.inference_mode():
+            deployed = label_probabilities(self.network.deploy(), image, scales=scales, flip=flip)
+            arrays = {"predictions": _labels(deployed, sample)}
+            if sample.split == self.split:
+                found = exit_probabilities(self.network, image, scales=scales, flip=flip)
+                arrays["exit_predictions"] = np.stack([_labels(each, sample) for each in found])
+        return arrays
+
+
+def _labels(probability: Tensor, sample: Sample) -> NDArray[np.uint8]:
+    """(L, h, w) probabilities -> (H, W) the most probable labels at the photograph's size."""
+    labels = probability.argmax(0).to(torch.uint8).cpu().numpy()
+    return resize_labels(np.ascontiguousarray(labels), sample.size)

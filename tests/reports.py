@@ -1,6 +1,6 @@
 """Runs with made-up results, for tests of what is reported about them: nothing is trained."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,9 @@ from wsss.config import DataConfig
 from wsss.metrics import THRESHOLDS
 from wsss.metrics.indicators import colour_information_curve
 from wsss.resize import resize_image, resize_maps
+
+EXITS = {3: 6, 4: 2}
+"""Blocks with a shallower exit, and by how many pixels more it is off."""
 
 
 def made_up_run(
@@ -42,18 +45,25 @@ def made_up_artifacts(
 ) -> Session:
     """The same without its report."""
     session = open_session(request(data, workspace, *extra, name=name))
+    write_made_up(session, shift, stages)
+    return session
+
+
+def write_made_up(session: Session, shift: int, stages: tuple[str, ...]) -> None:
+    """Artifacts of these stages, where the session's plan has them."""
     train = session.dataset.split(session.config.data.train_split).samples
     val = session.dataset.split(session.config.data.val_split).samples
     classes = len(session.dataset.classes)
-    make = {
+    make: dict[str, Callable[[], Iterable[tuple[str, Arrays]]]] = {
+        "classify": list,
         "cams": lambda: _cams(train, classes, shift),
         "refine": lambda: _masks(train, shift),
         "segment": lambda: _predictions(val, shift),
     }
+    groups = {"segment": {"predicting_exits": {"blocks": np.asarray(sorted(EXITS), np.uint8)}}}
     for stage in stages:
         planned = session.planned[stage]
-        write_artifact(planned.path, planned.stamp, images=make[stage]())
-    return session
+        write_artifact(planned.path, planned.stamp, groups=groups.get(stage), images=make[stage]())
 
 
 def moved(sample: Sample, shift: int) -> NDArray[np.uint8]:
@@ -100,4 +110,5 @@ def _masks(samples: tuple[Sample, ...], shift: int) -> Iterator[tuple[str, Array
 
 def _predictions(samples: tuple[Sample, ...], shift: int) -> Iterator[tuple[str, Arrays]]:
     for sample in samples:
-        yield sample.id, {"predictions": moved(sample, shift)}
+        each = [moved(sample, shift + more) for more in EXITS.values()]
+        yield sample.id, {"predictions": moved(sample, shift), "exit_predictions": np.stack(each)}

@@ -25,7 +25,7 @@ def arguments(data_root: str, workspace: Path, *extra: str) -> list[str]:
 
 def test_help_of_every_command_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["run", "stage", "status", "prune", "config", "tags", "check", "init"]
-    names += ["report", "compare", "export", "predict"]
+    names += ["report", "compare", "export", "predict", "ablate"]
     for command in ([], *([name] for name in names)):
         with pytest.raises(SystemExit) as caught:
             main([*command, "--help"])

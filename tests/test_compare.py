@@ -123,6 +123,25 @@ def test_classes_in_another_order_are_compared_by_name(reports: dict[str, Values
     assert "another order" in pair.notes[0]
 
 
+def test_a_report_without_exits_is_compared_with_one_that_has_them(
+    reports: dict[str, Values], workspace: Path, tmp_path: Path
+) -> None:
+    def older(report: dict[str, Any]) -> None:
+        for key in [key for key in report if ".exits." in key]:
+            del report[key]
+        for key in ("cams.exits", "cams.fusion", "cams.exit_weight"):
+            del report["config"][key]
+
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(changed(reports["three"], older)), encoding="utf-8")
+    assert load_report(old).keys() < reports["three"].keys()
+    new = workspace / "three" / "report.json"
+    for both in ([old, new], [new, old]):
+        run_compare([str(path) for path in both], workspace, out=tmp_path / "page.html", resamples=RESAMPLES)
+    pair = pair_stage("segment", load_report(old), reports["three"], resamples=RESAMPLES)
+    assert all(line.difference in (0.0, None) for line in lines_of(pair))
+
+
 def test_other_classes_are_said_and_only_common_ones_compared(reports: dict[str, Values]) -> None:
     def rename(report: dict[str, Any]) -> None:
         report["labels"][2] = "unicorn"

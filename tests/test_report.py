@@ -14,7 +14,7 @@ from stages.quality.gallery import choose
 from stages.quality.report import report_paths
 from stages.threshold import seed_threshold
 from tests.pipelines import request
-from tests.reports import made_up_run, moved
+from tests.reports import EXITS, made_up_run, moved
 from tests.trees import make_folder_tree
 from wsss.artifacts import Artifact
 from wsss.config import DataConfig
@@ -68,6 +68,19 @@ def test_the_rows_of_the_images_add_up_to_the_totals(session: Session) -> None:
         failures = np.sum(report[f"{stage}.per_image.failures"], axis=0)
         found, pixels = (failures[FAILURE_COLUMNS.index(name)] for name in ("found thin", "pixels thin"))
         assert report[f"{stage}.failure1.recall_thin"] == pytest.approx(found / pixels)
+
+
+def test_every_exit_is_scored_like_the_predictions(session: Session) -> None:
+    report = report_of(session)
+    labels = len(session.dataset.classes) + 1
+    assert report["segment.exits.blocks"] == list(EXITS)
+    for found, more in zip(report["segment.exits.miou"], EXITS.values(), strict=True):
+        counts = np.zeros((labels, labels + 1), np.int64)
+        for sample in session.dataset.split("val").samples:
+            assert sample.mask is not None
+            counts += confusion_counts(sample.mask.read(), moved(sample, 3 + more), labels)
+        assert found == pytest.approx(mask_scores(counts, 1).miou)
+        assert found < report["segment.miou"]
 
 
 def test_the_configured_threshold_is_a_point_of_the_sweep(session: Session) -> None:
@@ -127,6 +140,7 @@ def test_without_any_mask_the_indicators_remain(tmp_path: Path) -> None:
     for stage in STAGES:
         assert report[f"{stage}.scored_images"] == 0
         assert f"{stage}.miou" not in report
+        assert f"{stage}.exits.miou" not in report
         assert report[f"{stage}.indicator.edge_alignment"] is not None
     assert report["cams.label_free_threshold"] in THRESHOLDS
     assert "cams.best_miou" not in report

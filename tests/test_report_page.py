@@ -128,6 +128,14 @@ def test_pictures_show_what_they_should(pages: list[str]) -> None:
         assert any(alt.startswith(start) for alt in alts)
 
 
+def test_the_exits_have_a_table_with_the_deployed_one_marked(pages: list[str]) -> None:
+    page = Page(pages[0])
+    words = " ".join(" ".join(page.words).split())
+    for part in ("exit at mIoU block 3", "block 4", "deepest block: deployed"):
+        assert part in words
+    assert words.count("exit at") == 1  # of the segmentation network alone
+
+
 def test_texts_stand_out_from_their_ground() -> None:
     style = (Path(__file__).parent.parent / "wsss/report/templates/base.html").read_text(encoding="utf-8")
     colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6})", style))

@@ -310,11 +310,10 @@ def _merge(path: Path, stamp: Stamp, shards: Sequence[Path], groups: Mapping[str
         ids: list[str] = []
         for shard in shards:
             with h5py.File(shard, "r") as part:
-                count = len(part["ids"])
                 for name in sorted(key for key in part if key != "ids"):
                     group = file.require_group(name)
-                    for index in range(count):
-                        part.copy(f"{name}/{index:06d}", group, name=f"{len(ids) + index:06d}")
+                    for key in part[name]:  # not every image has every field
+                        part.copy(f"{name}/{key}", group, name=f"{len(ids) + int(key):06d}")
                 ids += part["ids"].asstr()[:].tolist()
         _put_ids(file, ids)
 

@@ -1,4 +1,7 @@
-"""Multi-scale class activation maps (Zhou et al., CVPR 2016; multi-scale with flip as in the IRN line)."""
+"""Multi-scale class activation maps (Zhou et al., CVPR 2016; multi-scale with flip as in the IRN line).
+
+The published maps are the deepest exit's. Those of shallower exits can be fused with them: see `fused_cams`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.losses import pooled_scores
-from wsss.networks import PlainNetwork
+from wsss.networks import MultiExitNetwork, PlainNetwork
 
 CAM_STRIDE = 4
 """CAMs are stored on a grid of one cell per 4x4 pixels of the working image."""
+
+FusionRule = Literal["mean", "product"]
 
 
 def cam_grid(height: int, width: int) -> tuple[int, int]:
@@ -26,21 +31,29 @@ class CamViews:
     """What a classification network sees in one image at several scales, and in its mirror image.
 
     Attributes:
-        activations: (V, K, h, w) float32 >= 0, ReLU of the class maps of the V views on the CAM grid; the scales in
-            their order, with ``flip`` each followed by its mirror image's, mirrored back.
-        logits: (V, C) image-level scores of all classes.
+        activations: (E, V, K, h, w) float32 >= 0, ReLU of the class maps of E exits, the deepest last, in V views on
+            the CAM grid; the scales in their order, with ``flip`` each followed by its mirror image's, mirrored back.
+        logits: (V, C) the deepest exit's image-level scores of all classes.
         scales: (V,) the view's scale.
         mirrored: (V,) whether it is of the mirror image.
+        fusion: how the exits' CAMs become one, see `fused_cams`.
+        exit_weight: weight of each exit but the deepest, whose weight is 1.
     """
 
     activations: Tensor
     logits: Tensor
     scales: tuple[float, ...]
     mirrored: tuple[bool, ...]
+    fusion: FusionRule = "mean"
+    exit_weight: float = 1.0
 
     def cams(self) -> Tensor:
-        """(K, h, w) in [0, 1]: the views' sum, each class divided by its maximum; without activation all zero."""
-        return _fused(self.activations)
+        """(K, h, w) in [0, 1]: the exits' CAMs, fused; a class without activation is all zero."""
+        return self._fused(self.activations)
+
+    def exit_cams(self) -> Tensor:
+        """(E, K, h, w) in [0, 1]: per exit the views' sum, each class divided by its maximum."""
+        return _exit_cams(self.activations)
 
     def mirror_halves(self) -> tuple[Tensor, Tensor] | None:
         """CAMs of the upright and of the mirrored views; None without mirrored ones."""
@@ -55,42 +68,82 @@ class CamViews:
         chosen = torch.tensor(list(second), device=self.activations.device)
         if chosen.all() or not chosen.any():
             return None
-        return _fused(self.activations[~chosen]), _fused(self.activations[chosen])
+        return self._fused(self.activations[:, ~chosen]), self._fused(self.activations[:, chosen])
+
+    def _fused(self, activations: Tensor) -> Tensor:
+        return fused_cams(_exit_cams(activations), fusion=self.fusion, exit_weight=self.exit_weight)
+
+
+def fused_cams(cams: Tensor, *, fusion: FusionRule, exit_weight: float = 1.0) -> Tensor:
+    """One CAM per class from those of several exits, each class divided by its maximum.
+
+    Linear and logarithmic opinion pools (Genest and Zidek, Statistical Science 1986): ``mean`` is the weighted mean,
+    high where any exit sees the class; ``product`` the weighted geometric mean, high where all of them do and zero
+    where one of them is. An exit that sees a class nowhere has no say in it.
+
+    Args:
+        cams: (E, K, h, w) in [0, 1], the deepest exit's last; K may be 0.
+        fusion: the rule.
+        exit_weight: weight of each exit but the deepest, whose weight is 1; at least 0.
+
+    Returns:
+        (K, h, w) in [0, 1]; the very maps of the exit where there is only one. A class is all zero where no exit sees
+        it, and under ``product`` where the exits have no cell in common.
+    """
+    if len(cams) == 1:
+        return cams[0]
+    weights = cams.new_tensor([exit_weight] * (len(cams) - 1) + [1.0])[:, None, None, None]
+    weights = weights * (cams.amax((2, 3), keepdim=True) > 0)  # (E, K, 1, 1)
+    total = weights.sum(0)
+    shares = weights / total.clamp(min=torch.finfo(cams.dtype).tiny)
+    pooled = (shares * cams).sum(0) if fusion == "mean" else cams.pow(shares).prod(0)
+    return _divided(pooled * (total > 0))
 
 
 @torch.inference_mode()
 def class_activation_views(
-    network: PlainNetwork,
+    network: PlainNetwork | MultiExitNetwork,
     image: Tensor,
     classes: Sequence[int],
     *,
     scales: Sequence[float],
     flip: bool,
     pool: Literal["mean", "max", "lse"] = "mean",
+    exits: Sequence[int] = (),
+    fusion: FusionRule = "mean",
+    exit_weight: float = 1.0,
 ) -> CamViews:
     """Class maps of the named classes from every view of one image.
 
     Args:
-        network: classification network in evaluation mode, on the image's device.
+        network: classification network in evaluation mode, on the image's device; with its exits if any is named.
         image: (3, H, W) RGB float in [0, 1].
         classes: the K classes to map, 0..C-1; may be empty.
         scales: factors on the image's size; every one is run.
         flip: also run the mirrored image and mirror its maps back.
         pool: how the network's class maps become image-level scores.
+        exits: blocks, 1 = shallowest, whose exits' maps are wanted beside the deepest's.
+        fusion: how the exits' CAMs become one, see `fused_cams`.
+        exit_weight: weight of each of these exits; the deepest's is 1.
+
+    Raises:
+        ValueError: a named block has no exit.
     """
     grid = cam_grid(image.shape[1], image.shape[2])
     chosen = torch.tensor(list(classes), dtype=torch.long, device=image.device)
     activations, logits = [], []
     for scale in scales:
-        maps = _maps_at(network, image, scale, flip=flip)
-        logits.append(pooled_scores(maps, pool))
-        activations.append(_on_grid(maps[:, chosen].relu(), grid))
+        maps = _maps_at(network, image, scale, exits, flip=flip)
+        logits.append(pooled_scores(maps[-1], pool))
+        activations.append(torch.stack([_on_grid(single[:, chosen].relu(), grid) for single in maps]))
     views = [(scale, mirror) for scale in scales for mirror in ([False, True] if flip else [False])]
     return CamViews(
-        torch.cat(activations),
+        torch.cat(activations, dim=1),
         torch.cat(logits),
         tuple(scale for scale, _ in views),
         tuple(mirror for _, mirror in views),
+        fusion,
+        exit_weight,
     )
 
 
@@ -101,21 +154,39 @@ def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=grid, mode="bilinear", align_corners=False)
 
 
-def _fused(activations: Tensor) -> Tensor:
-    total = activations.sum(0)
-    if not len(total):
-        return total
-    peak = total.flatten(1).amax(1)[:, None, None]
-    return total / peak.clamp(min=torch.finfo(torch.float32).tiny)
+def _exit_cams(activations: Tensor) -> Tensor:
+    """(E, V, K, h, w) -> (E, K, h, w): each exit's CAMs."""
+    return torch.stack([_divided(views.sum(0)) for views in activations])
 
 
-def _maps_at(network: PlainNetwork, image: Tensor, scale: float, *, flip: bool) -> Tensor:
-    """Class maps (1, C, h, w) of the image at one scale; with ``flip`` also its mirror image's, mirrored back."""
+def _divided(maps: Tensor) -> Tensor:
+    """(K, h, w) >= 0, each divided by its maximum, if it has one."""
+    if not len(maps):
+        return maps
+    peak = maps.flatten(1).amax(1)[:, None, None]
+    return maps / peak.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _maps_at(
+    network: PlainNetwork | MultiExitNetwork, image: Tensor, scale: float, exits: Sequence[int], *, flip: bool
+) -> list[Tensor]:
+    """Per exit class maps (1, C, h, w) at one scale; with ``flip`` also the mirror image's, mirrored back."""
     batch = resized(image[None], scale)
     if flip:
         batch = torch.cat([batch, batch.flip(3)])
-    maps = network(batch.contiguous(memory_format=torch.channels_last)).float()
-    return torch.cat([maps[:1], maps[1:].flip(3)]) if flip else maps
+    found = _class_maps(network, batch.contiguous(memory_format=torch.channels_last), exits)
+    return [torch.cat([maps[:1], maps[1:].flip(3)]) if flip else maps for maps in found]
+
+
+def _class_maps(
+    network: PlainNetwork | MultiExitNetwork, images: Tensor, exits: Sequence[int]
+) -> list[Tensor]:
+    """Class maps of the named exits, and last of the deepest, in float32."""
+    blocks = [block + 1 for block in network.blocks] if isinstance(network, MultiExitNetwork) else []
+    if not set(exits) <= set(blocks):
+        raise ValueError(f"exits {list(exits)}: this network has exits at the blocks {blocks}")
+    maps = network(images).class_maps if isinstance(network, MultiExitNetwork) else [network(images)]
+    return [maps[index].float() for index in [*(blocks.index(block) for block in exits), -1]]
 
 
 def resized(images: Tensor, scale: float) -> Tensor:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss.upsampled_loss import upsampled_cross_entropy
+
 IGNORE = 255
 """The label that no pixel-wise loss and no metric ever counts."""
 
@@ -67,10 +69,7 @@ def segmentation_loss(class_maps: Sequence[Tensor], labels: Tensor) -> Tensor:
     """
     target = labels.long()
     counted = (target != IGNORE).sum().clamp(min=1)
-    losses = []
-    for class_map in class_maps:
-        logits = F.interpolate(class_map.float(), size=target.shape[1:], mode="bilinear", align_corners=False)
-        losses.append(F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum") / counted)
+    losses = [upsampled_cross_entropy(maps, target, ignore=IGNORE) / counted for maps in class_maps]
     return torch.stack(losses).mean()
 
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsss.errors import UserError
@@ -50,9 +51,15 @@ def part(length: int) -> slice:
     return slice(length * rank() // count(), length * (rank() + 1) // count())
 
 
+def alone() -> None:
+    """From now on this is a process of its own, whatever torchrun says."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Join the other processes for a block.
+    """Join the other processes for a block, in which all but the leader are silent.
 
     Raises:
         UserError: another process ended in the middle.
@@ -68,7 +75,8 @@ def together() -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield
+        with _quiet():
+            yield
     except (RuntimeError, dist.DistError) as error:
         if not _peer_is_gone(error):
             raise
@@ -108,6 +116,24 @@ def total(values: "Tensor") -> "Tensor":
     summed = values.detach().clone()
     dist.all_reduce(summed)
     return summed
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    if leads():
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def totals(*numbers: int) -> list[int]:
+    """Each number's sum over all processes."""
+    if count() == 1:
+        return list(numbers)
+    import torch
+
+    return [int(number) for number in total(torch.tensor(numbers)).tolist()]
 
 
 def _number(value: int) -> "Tensor":

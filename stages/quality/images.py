@@ -38,6 +38,7 @@ class Chunk:
         tags: (C, 4) int64 by class: images tagged; of them with a pixel of the class; pixels of the class in them;
             pixels of them.
         named: (C, 3) int64 by class: images tagged and named by the prediction; tagged; named (segment only).
+        exits: (E, L, L + 1) confusion of what each shallower exit says (segment only).
         curves: by indicator (2, T): sums over the images where it is defined, and their number (cams only).
         indicators: by name, a value per image; NaN where undefined.
         ids: of the images, in order.
@@ -48,19 +49,21 @@ class Chunk:
     sweep: SeedCounts
     tags: Counts
     named: Counts
+    exits: Counts
     curves: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     indicators: dict[str, list[float]] = field(default_factory=dict)
     ids: list[str] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, labels: int) -> "Chunk":
-        """Nothing found yet, L labels."""
+    def empty(cls, labels: int, exits: int = 0) -> "Chunk":
+        """Nothing found yet, L labels, E shallower exits."""
         return cls(
             Tally.empty(labels),
             np.zeros((labels, labels + 1), np.int64),
             SeedCounts(labels),
             np.zeros((labels - 1, 4), np.int64),
             np.zeros((labels - 1, 3), np.int64),
+            np.zeros((exits, labels, labels + 1), np.int64),
         )
 
     def merge(self, other: "Chunk") -> None:
@@ -70,6 +73,7 @@ class Chunk:
         self.sweep.merge(other.sweep)
         self.tags += other.tags
         self.named += other.named
+        self.exits += other.exits
         for name, sums in other.curves.items():
             self.curves[name] = self.curves[name] + sums if name in self.curves else sums
         for name, found in other.indicators.items():
@@ -87,6 +91,7 @@ class Measurer:
         cams: the seed that refine started from.
         labels: L.
         background: the seed's threshold, see `stages.threshold`.
+        exits: E, shallower exits whose predictions the artifact has (segment only).
     """
 
     stage: str
@@ -94,10 +99,11 @@ class Measurer:
     cams: Artifact | None
     labels: int
     background: float
+    exits: int = 0
 
     def __call__(self, samples: Sequence[Sample]) -> Chunk:
         """Measure some images."""
-        chunk = Chunk.empty(self.labels)
+        chunk = Chunk.empty(self.labels, self.exits)
         measure = {"cams": self._seed, "refine": self._pseudo, "segment": self._prediction}[self.stage]
         for sample in samples:
             image = read_image(sample.image)
@@ -150,9 +156,12 @@ class Measurer:
         return labels, found
 
     def _prediction(
-        self, chunk: Chunk, sample: Sample, image: Mask, _: Mask | None
+        self, chunk: Chunk, sample: Sample, image: Mask, truth: Mask | None
     ) -> tuple[Mask, dict[str, float]]:
         labels = self.artifact.read(sample.id, "predictions")
+        if truth is not None and self.exits:
+            each = self.artifact.read(sample.id, "exit_predictions")
+            chunk.exits += np.stack([confusion_counts(truth, single, self.labels) for single in each])
         shares = np.bincount(labels.ravel(), minlength=256)[1 : self.labels] / labels.size
         named = shares >= NAMED
         tagged = np.zeros(self.labels - 1, bool)

@@ -18,7 +18,7 @@ from wsss.interrupt import check
 from wsss.progress import progress_bar
 from wsss.workers import ignore_interrupts, pool_workers
 
-VERSION = 3
+VERSION = 4
 CHUNK = 32
 """Images measured at a time: fixed, so that sums are formed in the same order whatever the number of workers."""
 CHOSEN_BY = {
@@ -77,7 +77,8 @@ def _compute(
     seeds = artifact if planned.name == "cams" else cams
     try:
         background = seed_threshold(config.refine, seeds) if seeds else config.refine.background
-        measurer = Measurer(planned.name, artifact, cams, len(classes) + 1, background)
+        exits = _predicting_exits(artifact) if planned.name == "segment" else []
+        measurer = Measurer(planned.name, artifact, cams, len(classes) + 1, background, len(exits))
         found = _measured(measurer, samples, pool_workers(config.run))
     finally:
         for opened in filter(None, (artifact, cams)):
@@ -87,11 +88,18 @@ def _compute(
         "fingerprint": planned.stamp.fingerprint,
         "truth": [sample.mask_digest for sample in samples],
     }
-    return head | measured_values(planned.name, found, background, CHOSEN_BY[config.refine.threshold])
+    chosen_by = CHOSEN_BY[config.refine.threshold]
+    return head | measured_values(planned.name, found, background, chosen_by, exits)
+
+
+def _predicting_exits(artifact: Artifact) -> list[int]:
+    """The blocks of the shallower exits whose predictions the artifact has."""
+    blocks: list[int] = artifact.group("predicting_exits")["blocks"].tolist()
+    return blocks
 
 
 def _measured(measurer: Measurer, samples: list[Sample], workers: int) -> Chunk:
-    total = Chunk.empty(measurer.labels)
+    total = Chunk.empty(measurer.labels, measurer.exits)
     with progress_bar(len(samples), "measure", "img") as bar:
         for chunk in _chunks(measurer, samples, workers):
             total.merge(chunk)

@@ -21,7 +21,7 @@ from wsss.weights import weights_identity
 
 SCHEMA = 1
 """Of report.json: raised when a key changes its meaning; docs/report.md describes it."""
-SOURCE_VERSION = 1
+SOURCE_VERSION = 2
 """Raised when a page is drawn differently from the same figures, so that old pages are drawn anew."""
 
 
@@ -76,7 +76,7 @@ def report_values(subject: Subject) -> Values:
         "labels": ["background", *classes],
         "seed": subject.config.seed,
         "preset": subject.preset_name,
-        "config": flat(to_tree(subject.config)),
+        "config": settings(subject.config),
         "config_changed": changed(subject),
         "pretraining": pretraining(subject),
         "software": software_versions(),
@@ -120,7 +120,7 @@ def page_context(values: Values, subject: Subject) -> dict[str, Any]:
 
 def changed(subject: Subject) -> list[dict[str, Any]]:
     """Keys in which the configuration differs from the file it started from."""
-    used = flat(to_tree(subject.config))
+    used = settings(subject.config)
     if not subject.preset:
         return []
     return [
@@ -149,6 +149,11 @@ def _knowledge(weights: str, identity: str) -> str:
         return "pretrained on ImageNet (timm's weights of that name)"
     known = "pretrained on ImageNet (bundled weights" if weights == "bundled" else f"weights of {weights} ("
     return f"{known}{', ' if weights == 'bundled' else ''}sha256 {identity[:12]}…)"
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """``section.key`` to value of all that concerns a single run: [ablate] is about several."""
+    return {key: value for key, value in flat(to_tree(config)).items() if not key.startswith("ablate.")}
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -196,7 +201,7 @@ def _material(subject: Subject) -> str:
         name: measure_key(subject.planned[name], subject.config, subject.dataset) for name in subject.measures
     }
     fingerprints = {name: item.stamp.fingerprint for name, item in subject.planned.items() if item.cached}
-    parts = [SCHEMA, SOURCE_VERSION, keys, fingerprints, changed(subject), flat(to_tree(subject.config))]
+    parts = [SCHEMA, SOURCE_VERSION, keys, fingerprints, changed(subject), settings(subject.config)]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
 
 

@@ -3,6 +3,7 @@
 Scores are shares in [0, 1]; null where undefined. Lists over labels start with background; lists over classes do not.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,15 @@ from wsss.metrics.tally import Tally, image_ious
 Values = dict[str, Any]
 
 
-def measured_values(stage: str, chunk: Chunk, background: float, chosen_by: str) -> Values:
-    """All figures of one stage; ``background`` is the seed's threshold."""
+def measured_values(
+    stage: str, chunk: Chunk, background: float, chosen_by: str, exits: Sequence[int] = ()
+) -> Values:
+    """All figures of one stage; ``background`` is the seed's threshold, ``exits`` the blocks of shallower exits."""
     values: Values = {"images": len(chunk.ids), "scored_images": len(chunk.tally.rows)}
     if chunk.tally.rows:
         values |= score_values(chunk.tally) | failure_values(chunk.tally.failures)
+    if exits and chunk.tally.rows:
+        values |= {"exits.blocks": list(exits), "exits.miou": exit_mious(chunk)}
     if stage == "refine" and chunk.tally.rows:
         sure = mask_scores(chunk.sure, len(chunk.tally.rows))
         values |= {"miou_sure": sure.miou_sure, "unsure_of_truth": sure.undecided}
@@ -53,6 +58,11 @@ def score_values(tally: Tally) -> Values:
         "pixels_by_label": tally.confusion.sum(1),
         "confusion": tally.confusion,
     }
+
+
+def exit_mious(chunk: Chunk) -> list[float]:
+    """(E,) mIoU of each shallower exit, on the images on which the deployed network is scored."""
+    return [mask_scores(confusion, len(chunk.tally.rows)).miou for confusion in chunk.exits]
 
 
 def failure_values(failures: FailureCounts) -> Values:

@@ -3,9 +3,18 @@
 Whatever is unknown, of the wrong type or out of range is refused by name, with what is accepted.
 """
 
-from wsss.config.reading import from_tree, load_config, parse_override, to_toml, to_tree
+from wsss.config.reading import (
+    from_tree,
+    load_config,
+    parse_override,
+    refuse_unknown,
+    to_toml,
+    to_tree,
+    with_overrides,
+)
 from wsss.config.sections import (
     SECTIONS,
+    AblateConfig,
     CamsConfig,
     ClassifyConfig,
     Config,
@@ -18,6 +27,7 @@ from wsss.config.sections import (
 
 __all__ = [
     "SECTIONS",
+    "AblateConfig",
     "CamsConfig",
     "ClassifyConfig",
     "Config",
@@ -29,6 +39,8 @@ __all__ = [
     "from_tree",
     "load_config",
     "parse_override",
+    "refuse_unknown",
     "to_toml",
     "to_tree",
+    "with_overrides",
 ]

@@ -5,7 +5,7 @@ import difflib
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,10 +31,23 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     return from_tree(_anchored(tree, Path.cwd()), origin=str(path) if path else "--set")
 
 
+def with_overrides(config: Config, overrides: Sequence[str], *, origin: str) -> Config:
+    """A configuration with more overrides, checked as ``load_config`` does; ``origin`` names it in errors.
+
+    Raises:
+        UserError: an override that is none, unknown section or key, wrong type, value out of range.
+    """
+    tree = to_tree(config)
+    for text in overrides:
+        keys, value = parse_override(text)
+        _insert(tree, keys, value, origin=f"{origin}: {text}")
+    return from_tree(_anchored(tree, Path.cwd()), origin=origin)
+
+
 def from_tree(tree: Mapping[str, Any], *, origin: str) -> Config:
     """Check a nested mapping (as TOML gives it) and build the configuration. ``origin`` names it in errors."""
     known = {f.name for f in dataclasses.fields(Config)}
-    _refuse_unknown(tree, known, where=origin, what="section")
+    refuse_unknown(tree, known, where=origin, what="section")
     sections = {name: _section(cls, tree.get(name, {}), name, origin) for name, cls in SECTIONS.items()}
     seed = _value(Config, "seed", tree["seed"], "seed", origin) if "seed" in tree else 0
     config = Config(seed=seed, **sections)
@@ -50,7 +63,7 @@ def to_toml(config: Config, *, comments: bool = False) -> str:
     for name in SECTIONS:
         section = getattr(config, name)
         lines.append(f"[{name}]  # {(type(section).__doc__ or '').splitlines()[0]}")
-        lines += [_commented(section, f.name) for f in dataclasses.fields(section)]
+        lines += [_commented(section, f.name, name) for f in dataclasses.fields(section)]
         lines.append("")
     return "\n".join(lines)
 
@@ -115,11 +128,12 @@ def _section(cls: type, block: Any, name: str, origin: str) -> Any:
     if not isinstance(block, Mapping):
         raise UserError(f"{origin}: {name} is a section: write [{name}] and its keys below it")
     known = {f.name for f in dataclasses.fields(cls)}
-    _refuse_unknown(block, known, where=f"{origin}: [{name}]", what="key")
+    refuse_unknown(block, known, where=f"{origin}: [{name}]", what="key")
     return cls(**{key: _value(cls, key, value, f"{name}.{key}", origin) for key, value in block.items()})
 
 
-def _refuse_unknown(block: Mapping[str, Any], known: set[str], *, where: str, what: str) -> None:
+def refuse_unknown(block: Iterable[str], known: set[str], *, where: str, what: str) -> None:
+    """Refuse names that are not known, with the closest known one, or all. Raises UserError."""
     for key in block:
         if key not in known:
             close = difflib.get_close_matches(key, sorted(known), n=1)
@@ -149,6 +163,10 @@ def _convert(value: Any, declared: Any) -> Any:
         if not isinstance(value, list | tuple):
             raise ValueError("a list such as [1, 2]")
         return tuple(_convert(item, typing.get_args(declared)[0]) for item in value)
+    if origin is Mapping:
+        if not isinstance(value, Mapping) or "" in value:
+            raise ValueError("a table of names, each with its list")
+        return {name: _convert(item, typing.get_args(declared)[1]) for name, item in value.items()}
     if declared is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not declared:
@@ -195,6 +213,14 @@ def _check_relations(config: Config, origin: str) -> None:
     ):
         if not scales:
             raise UserError(f"{origin}: {name} is empty: expected at least one scale, e.g. [1.0]")
+    for name in ("seeds", "variants", "stages"):
+        values = getattr(config.ablate, name)
+        if not values or len(set(values)) < len(values):
+            raise UserError(
+                f"{origin}: ablate.{name} = {list(values)}: expected at least one, and none of them twice"
+            )
+    if len(set(config.cams.exits)) < len(config.cams.exits):
+        raise UserError(f"{origin}: cams.exits = {list(config.cams.exits)}: expected each block once")
 
 
 def _plain(value: Any) -> Any:
@@ -203,6 +229,10 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _commented(section: Any, key: str) -> str:
+def _commented(section: Any, key: str, name: str = "") -> str:
+    """A key below its explanation; a table (the last key of its section) as a section of its own."""
     doc = next(f for f in dataclasses.fields(section) if f.name == key).metadata["doc"]
-    return f"# {doc}\n{tomli_w.dumps({key: _plain(getattr(section, key))}).strip()}"
+    value = _plain(getattr(section, key))
+    if isinstance(value, dict):
+        return f"# {doc}\n[{name}.{key}]\n{tomli_w.dumps(value)}".strip()
+    return f"# {doc}\n{tomli_w.dumps({key: value}).strip()}"

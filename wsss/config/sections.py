@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+MAX_SEED = 2**31 - 1
+
 
 def option(
     default: Any,
@@ -20,7 +22,10 @@ def option(
     length: int | None = None,
 ) -> Any:
     """Declare a field: its default, its documentation, its inclusive range and (tuples) its length."""
-    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "length": length})
+    metadata = {"doc": doc, "low": low, "high": high, "length": length}
+    if isinstance(default, dict):  # each configuration has its own copy
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +157,18 @@ class CamsConfig:
         (1.0, 0.5, 1.5, 2.0), "image scales whose maps are summed", low=0.05, high=8
     )
     flip: bool = option(True, "add the maps of the mirrored image")
+    exits: tuple[int, ...] = option(
+        (),
+        "blocks, 1 = shallowest, whose exits' maps are fused with the deepest's; each needs an exit in classify.exits; "
+        "empty: the deepest alone, as published",
+        low=1,
+    )
+    fusion: Literal["mean", "product"] = option(
+        "mean", "how the exits' maps become one: weighted mean, or weighted geometric mean"
+    )
+    exit_weight: float = option(
+        1.0, "weight of each of cams.exits in the fusion; the deepest's is 1", low=0, high=1000
+    )
     max_side: int = option(1024, "a larger photograph is reduced to this long side first, in pixels", low=32)
 
 
@@ -219,16 +236,36 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AblateConfig:
+    """What `ablate` compares: variants of this configuration, each with every seed. Never part of a fingerprint."""
+
+    seeds: tuple[int, ...] = option((0, 1, 2), "every variant is run with each of them", low=0, high=MAX_SEED)
+    variants: tuple[str, ...] = option(
+        ("baseline", "mea", "mea+srf", "mea+srl", "mea+sr"),
+        "in order; the others are set against the first; also: released, and the names of [ablate.own]",
+    )
+    stages: tuple[Literal["classify", "segment"], ...] = option(
+        ("classify", "segment"), "the training stages that the built-in variants change"
+    )
+    own: Mapping[str, tuple[str, ...]] = option(
+        {},
+        'own variants: name = ["section.key=value", ...], on top of this configuration (which is mea+sr as it '
+        "stands); a built-in name replaces that variant",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """The whole configuration. ``seed`` is the top-level key; everything else is in a section."""
 
-    seed: int = option(0, "seed of every random choice", low=0, high=2**31 - 1)
+    seed: int = option(0, "seed of every random choice", low=0, high=MAX_SEED)
     data: DataConfig = field(default_factory=DataConfig)
     classify: ClassifyConfig = field(default_factory=ClassifyConfig)
     cams: CamsConfig = field(default_factory=CamsConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     segment: SegmentConfig = field(default_factory=SegmentConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    ablate: AblateConfig = field(default_factory=AblateConfig)
 
 
 SECTIONS: Mapping[str, type] = {

@@ -116,14 +116,14 @@ class Interval:
     kind: str
 
 
-def interval_chart(rows: Sequence[Interval], *, title: str) -> Markup:
-    """Differences as dots on whiskers, one row each, around a line at zero."""
+def interval_chart(rows: Sequence[Interval], *, title: str, width: float = WIDTH) -> Markup:
+    """Differences as dots on whiskers, one row each, around a line at zero; less ``width`` makes text larger."""
     reach = _nice_top(max([0.1, *(abs(end) for row in rows for end in (row.low, row.high))]))
-    left, step = 150, 20
+    left, step = 24 + 6.2 * max([0, *(len(_cut(row.name)) for row in rows)]), 20
     height = step * len(rows) + 34
 
     def x(value: float) -> float:
-        return left + (value + reach) / (2 * reach) * (WIDTH - left - RIGHT)
+        return left + (value + reach) / (2 * reach) * (width - left - RIGHT)
 
     parts = []
     for tick in (-reach, -reach / 2, 0, reach / 2, reach):
@@ -139,7 +139,7 @@ def interval_chart(rows: Sequence[Interval], *, title: str) -> Markup:
         )
         text = f"{row.name}: {row.value:+.1f} ({row.low:+.1f} to {row.high:+.1f})"
         parts.append(whisker.format(row.kind, x(row.low), x(row.high), y, y, row.kind, x(row.value), y, text))
-    return _svg(title, f"{title}; the table beside it gives the figures.", parts, WIDTH, height)
+    return _svg(title, f"{title}; the table beside it gives the figures.", parts, width, height)
 
 
 def png_uri(picture: Image.Image) -> str:

@@ -1,0 +1,184 @@
+"""What exits are good for beyond training: maps fused from several of them, and their own predictions."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from benchmarks.multi_exit_cam import measured
+from stages.commands import Session, open_session, run_all, run_stage
+from stages.finished import open_run
+from stages.quality.report import report_paths
+from tests.networks import tiny_multi_exit
+from tests.pipelines import request
+from tests.trees import make_folder_tree
+from wsss.artifacts import Artifact, DamagedArtifactError
+from wsss.config import DataConfig
+from wsss.errors import UserError
+from wsss.networks import MultiExitNetwork
+from wsss.predict import exit_probabilities, label_probabilities
+
+EXITS = ("classify.exits=[2, 4]", "run.precision=fp32")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    return make_folder_tree(tmp_path_factory.mktemp("data"), n_train=5, n_val=2)
+
+
+@pytest.fixture(scope="module")
+def workspace(data: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose CAMs are the deepest exit's."""
+    root = tmp_path_factory.mktemp("ws")
+    run_all(request(data, root, *EXITS))
+    return root
+
+
+def maps_of(session: Session) -> dict[str, NDArray[np.float32]]:
+    cams = Artifact(session.planned["cams"].path)
+    return {image_id: cams.read(image_id, "maps").astype(np.float32) for image_id in cams.ids}
+
+
+def cams_with(data: DataConfig, workspace: Path, *extra: str) -> Session:
+    name = "-".join(
+        ["fused", *(text.partition("=")[2].strip("[]") for text in extra)]
+    )  # starts from no other run
+    wanted = request(data, workspace, *EXITS, *extra, name=name.replace(",", " "))
+    run_stage(wanted, "cams", force=False)
+    return open_session(wanted)
+
+
+@pytest.mark.parametrize("fusion", ["mean", "product"])
+def test_fused_cams_differ_and_stay_in_range(data: DataConfig, workspace: Path, fusion: str) -> None:
+    plain = maps_of(open_session(request(data, workspace, *EXITS)))
+    session = cams_with(data, workspace, "cams.exits=[2, 4]", f"cams.fusion={fusion}")
+    fused = maps_of(session)
+    assert plain.keys() == fused.keys()
+    assert all(((maps >= 0) & (maps <= 1)).all() for maps in fused.values())
+    assert any((plain[image_id] != fused[image_id]).any() for image_id in plain)
+    assert session.measures()["cams"]["scored_images"] == 5
+
+
+def test_exits_of_no_weight_leave_the_deepest_as_it_is(data: DataConfig, workspace: Path) -> None:
+    plain = maps_of(open_session(request(data, workspace, *EXITS)))
+    fused = maps_of(cams_with(data, workspace, "cams.exits=[4]", "cams.exit_weight=0"))
+    assert all((plain[image_id] == fused[image_id]).all() for image_id in plain)
+
+
+def test_fused_cams_do_not_see_masks(data: DataConfig, workspace: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(data.root, tmp_path / "data"))
+    for mask in (moved / "masks").iterdir():
+        mask.unlink()
+    bare = DataConfig(source=data.source, root=str(moved))
+    run_stage(request(bare, tmp_path / "ws", *EXITS), "classify", force=False)
+    paths = [
+        cams_with(source, root, "cams.exits=[4]").planned["cams"].path
+        for source, root in ((data, workspace), (bare, tmp_path / "ws"))
+    ]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("cams.exits=[3]",), r"cams\.exits = \[3\].*classify\.exits = \[2, 4\] makes \[2, 4\]"),
+        (("cams.exits=[5]",), r"cams\.exits = \[5\].*the deepest is always part"),
+        (("cams.exits=[6]", "classify.exits=[]"), r"cams\.exits = \[6\].*makes \[1, 2, 3, 4\]"),
+        (
+            ("cams.exits=[2]", "classify.mea=false"),
+            r"cams\.exits = \[2\].*classify\.mea = false.*cams\.exits=\[\]",
+        ),
+    ],
+)
+def test_exits_that_the_classifier_lacks_are_refused_before_any_work(
+    data: DataConfig, tmp_path: Path, change: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run_all(request(data, tmp_path, *EXITS, *change))
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+def test_a_single_stage_refuses_them_too(data: DataConfig, workspace: Path) -> None:
+    with pytest.raises(UserError, match=r"cams\.exits = \[3\]"):
+        cams_with(data, workspace, "cams.exits=[3]")
+
+
+def test_the_benchmark_scores_what_the_stage_would(data: DataConfig, workspace: Path) -> None:
+    run = open_run(workspace, "tiny")
+    scored, images = measured(run, None, 1.0)
+    assert images == 5
+    rows = {row.choice.title: row for row in scored}
+    assert list(rows) == [
+        *("deepest", "2", "4"),
+        *(f"{exits} + deepest, {rule}" for exits in ("2", "4", "2 + 4") for rule in ("mean", "product")),
+    ]
+    for title, change in (
+        ("deepest", ()),
+        ("4 + deepest, product", ("cams.exits=[4]", "cams.fusion=product")),
+        ("2 + 4 + deepest, mean", ("cams.exits=[2, 4]", "cams.fusion=mean")),
+    ):
+        values = cams_with(data, workspace, *change).measures()["cams"]
+        assert rows[title].curve.tolist() == pytest.approx(values["curve.miou"])
+        assert rows[title].configured == pytest.approx(values["miou"])
+
+
+def test_predictions_of_exits_are_stored_for_validation_images_alone(
+    data: DataConfig, workspace: Path
+) -> None:
+    session = open_session(request(data, workspace, *EXITS))
+    artifact = Artifact(session.planned["segment"].path)
+    assert artifact.group("predicting_exits")["blocks"].tolist() == [1, 2, 3, 4]
+    for sample in session.dataset.samples:
+        if sample.split == "val":
+            found = artifact.read(sample.id, "exit_predictions")
+            assert found.shape == (4, *sample.size)
+            assert found.dtype == np.uint8
+            assert found.max() <= len(session.dataset.classes)
+        elif sample.id in artifact:  # shown in the overview
+            with pytest.raises(DamagedArtifactError, match="exit_predictions"):
+                artifact.read(sample.id, "exit_predictions")
+    assert session.measures()["segment"]["exits.blocks"] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("change", ["segment.mea=false", "segment.exits=[5]"])
+def test_exits_that_learn_nothing_or_are_not_there_predict_nothing(
+    data: DataConfig, tmp_path: Path, change: str
+) -> None:
+    wanted = request(data, tmp_path, "segment.supervision=full", change)
+    run_all(wanted)
+    session = open_session(wanted)
+    artifact = Artifact(session.planned["segment"].path)
+    assert artifact.group("predicting_exits")["blocks"].tolist() == []
+    with pytest.raises(DamagedArtifactError, match="exit_predictions"):
+        artifact.read("val_005", "exit_predictions")
+    assert not [key for key in session.measures()["segment"] if key.startswith("exits.")]
+    page = report_paths(session.run)[0].read_text(encoding="utf-8")
+    assert "<h3>Exits</h3>" not in page
+
+
+def test_an_exit_predicts_in_the_way_of_the_deployed_network() -> None:
+    network = tiny_multi_exit(3).eval()
+    image = torch.rand(3, 21, 30, generator=torch.Generator().manual_seed(0))
+    got = exit_probabilities(network, image, scales=[1.0, 0.5], flip=True)
+    assert len(got) == 3
+    for index, probability in enumerate(got):
+        single = Single(network, index)
+        wanted = label_probabilities(single, image, scales=[1.0, 0.5], flip=True)  # type: ignore[arg-type]
+        assert torch.equal(probability, wanted)
+        assert torch.allclose(probability.sum(0), torch.ones(21, 30), atol=1e-5)
+
+
+class Single(nn.Module):
+    """One exit alone, as if it were a whole network."""
+
+    def __init__(self, network: MultiExitNetwork, index: int) -> None:
+        super().__init__()
+        self.network, self.index = network, index
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.network(images).class_maps[self.index]
+        return maps

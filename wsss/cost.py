@@ -1,0 +1,123 @@
+"""What a network costs: parameters, multiply-adds, and times of jobs that are compared fairly."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from wsss.networks import MultiExitNetwork
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """The deployed network, and what exits and projections add to it in training.
+
+    Attributes:
+        parameters: of the deployed network.
+        exit_parameters: of the rest.
+        multiply_adds: of convolutions and matrix products of the deployed network, for one image, forward.
+        exit_multiply_adds: of the rest, for one image, forward.
+    """
+
+    parameters: int
+    exit_parameters: int
+    multiply_adds: int
+    exit_multiply_adds: int
+
+
+def network_cost(network: MultiExitNetwork, *, height: int, width: int) -> NetworkCost:
+    """Count a network for an image of (height, width) pixels.
+
+    Shapes alone are followed (torch's meta device): nothing is computed, and the network, its mode and its
+    statistics stay as they are. Multiply-adds are half of what `torch.utils.flop_counter` counts; like it, they
+    leave out normalisation, activation, pooling and the losses, whose time `interleaved_seconds` shows.
+    """
+    plain = _parameters(network.plain)
+    deployed = multiply_adds(network.plain, height=height, width=width)
+    return NetworkCost(
+        parameters=plain,
+        exit_parameters=_parameters(network) - plain,
+        multiply_adds=deployed,
+        exit_multiply_adds=multiply_adds(network, height=height, width=width) - deployed,
+    )
+
+
+def multiply_adds(network: nn.Module, *, height: int, width: int) -> int:
+    """Multiply-adds of one image's forward pass through a network that takes (B, 3, H, W)."""
+    images = 2  # one image of one cell per channel would stop BatchNorm and GroupNorm in training mode
+    state = {name: _shape_of(value) for name, value in network.state_dict().items()}
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        functional_call(network, state, (torch.empty(images, 3, height, width, device="meta"),))
+    return int(counter.get_total_flops()) // (2 * images)
+
+
+def interleaved_seconds(
+    jobs: Mapping[str, Callable[[], None]], *, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Time jobs in turn, round by round, so that whatever else the machine does meets all alike.
+
+    Each job runs once before, untimed. Every other round goes backwards, so that no job always follows the
+    same one.
+
+    Args:
+        jobs: by name; the first is what the others are compared with.
+        rounds: how often each is timed, at least 1.
+        clock: gives seconds; `time.process_time` counts this process's own, for one thread on a busy CPU.
+
+    Returns:
+        Seconds of each round by name, in the jobs' order.
+
+    Raises:
+        ValueError: no job or no round.
+    """
+    if not jobs or rounds < 1:
+        raise ValueError(f"{len(jobs)} jobs, {rounds} rounds: expected at least one of each")
+    for job in jobs.values():
+        job()
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for turn in range(rounds):
+        order = list(jobs) if turn % 2 == 0 else list(jobs)[::-1]
+        for name in order:
+            seconds[name].append(_timed(jobs[name], clock))
+    return seconds
+
+
+def median_ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """How long each job takes relative to the first: the median over rounds of the ratios within a round.
+
+    A ratio within a round divides two times measured one after the other; a ratio of medians would compare
+    different moments of a busy machine.
+    """
+    first = next(iter(seconds.values()))
+    return {
+        name: statistics.median(own / base for own, base in zip(times, first, strict=True))
+        for name, times in seconds.items()
+    }
+
+
+def _timed(job: Callable[[], None], clock: Callable[[], float]) -> float:
+    _wait()
+    start = clock()
+    job()
+    _wait()
+    return clock() - start
+
+
+def _wait() -> None:
+    """Until an accelerator, where there is one, has done what it was given."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _shape_of(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device="meta")
