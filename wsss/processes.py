@@ -67,6 +67,7 @@ def together() -> Iterator[None]:
     if count() == 1:
         yield
         return
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # advice about what DDP was told on purpose
     import torch
     import torch.distributed as dist
 

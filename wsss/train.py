@@ -223,7 +223,7 @@ def _in_parallel(criterion: Criterion) -> nn.Module:
     if not criterion.job.config.freeze_bn:
         convert_sync_batchnorm(criterion)  # type: ignore[no-untyped-call]
     # Which weights a loss reaches changes when self-regulation starts: DDP has to look every time.
-    return DistributedDataParallel(criterion, broadcast_buffers=False, find_unused_parameters=True)
+    return DistributedDataParallel(criterion, forward_sync_buffers=False, find_unused_parameters=True)
 
 
 def _check_processes(config: TrainConfig, device: torch.device, stage: str) -> None:
