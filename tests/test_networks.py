@@ -102,7 +102,8 @@ def test_segmentation_networks_have_a_background_channel(kind: str) -> None:
 
 def test_exit_head_of_one_pixel_maps() -> None:
     head = ExitHead(CHANNELS[0], 2, 3, 8)
-    assert head(torch.rand(2, CHANNELS[0], 1, 1)).shape == (2, 3, 1, 1)
+    for images in (1, 2):
+        assert head(torch.rand(images, CHANNELS[0], 1, 1)).shape == (images, 3, 1, 1)
 
 
 def test_heads_do_not_mix_the_images_of_a_batch() -> None:

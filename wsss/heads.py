@@ -152,4 +152,5 @@ def _conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 
 def _groups(channels: int) -> int:
-    return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)
+    # At least two channels each: a single value, which a map of one cell would leave, has no deviation.
+    return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0 and channels > groups)
