@@ -1,6 +1,6 @@
 """A short training that any number of torchrun's processes can do; the leader writes losses and weights.
 
-    torchrun --nproc-per-node N tests/torchrun_training.py OUT [KEY=VALUE of SegmentConfig, as JSON]
+torchrun --nproc-per-node N tests/torchrun_training.py OUT [KEY=VALUE of SegmentConfig, as JSON]
 """
 
 import json
