@@ -251,6 +251,18 @@ def test_segmentation_loss_equals_the_slow_loops_without_ignored_pixels() -> Non
     assert float(segmentation_loss(maps, labels)) == pytest.approx(total / counted / 2, rel=1e-5)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0, 2.0])
+def test_exits_beside_the_last_count_as_much_as_their_weight(weight: float) -> None:
+    maps, labels = [rand(2, 3, 4, 4, seed=k) for k in range(3)], torch.randint(0, 3, (2, 8, 8))
+    each = [float(segmentation_loss([single], labels)) for single in maps]
+    wanted = (each[2] + weight * (each[0] + each[1])) / (1 + 2 * weight)
+    assert float(segmentation_loss(maps, labels, weight_exits=weight)) == pytest.approx(wanted, rel=1e-5)
+    scores, tags = [rand(2, 3, seed=k) for k in range(3)], torch.tensor([[1, 0, 1], [0, 0, 0]])
+    each = [float(classification_loss([score], tags)) for score in scores]
+    wanted = (each[2] + weight * (each[0] + each[1])) / (1 + 2 * weight)
+    assert float(classification_loss(scores, tags, weight_exits=weight)) == pytest.approx(wanted, rel=1e-5)
+
+
 def test_segmentation_loss_of_ignored_pixels_only_is_zero_with_zero_gradient() -> None:
     maps = rand(1, 3, 2, 2).requires_grad_()
     loss = segmentation_loss([maps], torch.full((1, 4, 4), 255))

@@ -42,27 +42,30 @@ def pooled_scores(class_map: Tensor, pool: Literal["mean", "max", "lse"] = "mean
     return torch.logsumexp(flat, 2) - positions.log()
 
 
-def classification_loss(scores: Sequence[Tensor], tags: Tensor) -> Tensor:
+def classification_loss(scores: Sequence[Tensor], tags: Tensor, *, weight_exits: float = 1.0) -> Tensor:
     """MEA, image level: multi-label soft-margin loss, the mean over exits of L_mlc(c_k, y).
 
     Args:
         scores: per exit (B, C) logits.
         tags: (B, C), 1 where the image's tags name the class.
+        weight_exits: of every exit but the last in the mean; 1 as published (compare the auxiliary losses of
+            GoogLeNet, Szegedy et al., CVPR 2015, 0.3, and PSPNet, Zhao et al., CVPR 2017, 0.4).
 
     Returns:
         Scalar float32.
     """
     target = tags.float()
     losses = [F.binary_cross_entropy_with_logits(score.float(), target) for score in scores]
-    return torch.stack(losses).mean()
+    return _over_exits(losses, weight_exits)
 
 
-def segmentation_loss(class_maps: Sequence[Tensor], labels: Tensor) -> Tensor:
+def segmentation_loss(class_maps: Sequence[Tensor], labels: Tensor, *, weight_exits: float = 1.0) -> Tensor:
     """MEA, pixel level: the mean over exits of CE(Z_k upsampled to the labels' grid, Y); 255 is not counted.
 
     Args:
         class_maps: per exit (B, C, h, w) logits, background being class 0.
         labels: (B, H, W) integers, 0..C-1 or 255.
+        weight_exits: as in `classification_loss`.
 
     Returns:
         Scalar float32; 0 (with zero gradients) where no pixel is labelled.
@@ -70,7 +73,7 @@ def segmentation_loss(class_maps: Sequence[Tensor], labels: Tensor) -> Tensor:
     target = labels.long()
     counted = (target != IGNORE).sum().clamp(min=1)
     losses = [upsampled_cross_entropy(maps, target, ignore=IGNORE) / counted for maps in class_maps]
-    return torch.stack(losses).mean()
+    return _over_exits(losses, weight_exits)
 
 
 def self_regulation_f(
@@ -162,6 +165,14 @@ def sr_strength(progress: float, *, start: float, ramp: float) -> float:
     if progress < start:
         return 0.0
     return 1.0 if ramp == 0 else min(1.0, (progress - start) / ramp)
+
+
+def _over_exits(losses: list[Tensor], weight: float) -> Tensor:
+    """The mean in which the last exit counts once and every other ``weight`` times."""
+    if weight == 1:
+        return torch.stack(losses).mean()
+    *others, last = losses
+    return (last + weight * sum(others, last.new_zeros(()))) / (1 + weight * len(others))
 
 
 def _lessons_f(maps: list[Tensor], teacher: str) -> list[tuple[Tensor, Tensor]]:

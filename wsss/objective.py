@@ -49,9 +49,13 @@ def loss_terms(
     strength = sr_strength(progress, start=config.sr_start, ramp=config.sr_ramp)
     terms: dict[str, Tensor] = {}
     if config.weight_cls:
-        terms["cls"] = config.weight_cls * classification_loss(scores[learning], tags)
+        terms["cls"] = config.weight_cls * classification_loss(
+            scores[learning], tags, weight_exits=config.weight_exits
+        )
     if labels is not None and weight_seg:
-        terms["seg"] = weight_seg * segmentation_loss(maps[learning], labels)
+        terms["seg"] = weight_seg * segmentation_loss(
+            maps[learning], labels, weight_exits=config.weight_exits
+        )
     if config.weight_sr_f and strength and len(maps[outputs.encoder]) > 1:
         terms["sr_f"] = config.weight_sr_f * strength * _sr_f(outputs, tags, config, foreground)
     if config.weight_sr_l and strength and len(maps[outputs.decoder]) > 1:

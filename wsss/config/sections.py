@@ -105,6 +105,11 @@ class TrainConfig:
     frozen_blocks: int = option(0, "shallowest blocks whose weights stay as pretrained", low=0)
 
     mea: bool = option(True, "multi-exit architecture: every exit learns the tasks (off: the deepest alone)")
+    weight_exits: float = option(
+        1.0,
+        "weight of every other exit beside the network's own head in L_cls and L_seg (1: published)",
+        low=0,
+    )
     weight_cls: float = option(0.2, "lambda1, weight of the multi-label classification loss", low=0)
     weight_sr_f: float = option(1.0, "lambda3 for SR-F, shallow teaches deep; 0 switches it off", low=0)
     weight_sr_l: float = option(1.0, "lambda3 for SR-L, deep teaches shallow; 0 switches it off", low=0)
