@@ -4,12 +4,13 @@ A tour:
     config      what can be set, with documentation, ranges and sources
     artifacts   HDF5 files that are named by what they depend on
     backbones   feature extractors with their weights
-    networks    plain networks, and exits around them for training
+    networks    plain networks of two structures, and exits around them for training
     losses      MEA, SR-F and SR-L
     cams        class activation maps
     crf         dense CRF pseudo-masks
     metrics     what is right and what is wrong with a mask
     train       the one training loop
+    processes   torchrun's processes, and what they agree on
     overview    pictures to look at
     tiles       a network on images of any size
     onnx_graph  a network as ONNX; onnx_network runs it without torch
