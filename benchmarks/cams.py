@@ -1,0 +1,149 @@
+"""Stage `cams` against the published protocol, on the same network, photographs, scales and mirror images.
+
+    python -m benchmarks.cams --images 60
+
+The reference is what the IRN line of repositories does, written plainly: one image and its mirror image per scale,
+float32, eager, default memory layout; maps of the tagged classes at stride 4 and at full resolution, float32, in one
+.npy per image. Both are timed from reading the photographs to files on disk, with the same number of threads. Seeds
+are scored on the maps that each has stored.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from benchmarks.prepared import sample_session
+from data import Sample
+from data.images import read_image
+from stages.cams import compute
+from stages.context import Context
+from stages.fitting import load_deployed
+from wsss.artifacts import Artifact
+from wsss.cams import cam_grid
+from wsss.config import Config
+from wsss.metrics import SeedCounts
+from wsss.networks import PlainNetwork
+from wsss.resize import resize_maps
+
+SCALES = (1.0, 0.5, 1.5, 2.0)
+BAR = 4.0
+Maps = NDArray[np.floating]
+
+
+@torch.inference_mode()
+def reference(network: PlainNetwork, sample: Sample, out: Path) -> None:
+    """One image as published: ``<out>/<n>.npy`` with keys, cam (K, h, w) and high_res (K, H, W), float32."""
+    pixels = torch.from_numpy(read_image(sample.image)).permute(2, 0, 1)[None].float() / 255
+    size = (pixels.shape[2], pixels.shape[3])
+    chosen = list(sample.tags)
+    small, full = [], []
+    for scale in SCALES:
+        shape = [max(1, round(side * scale)) for side in size]
+        image = F.interpolate(pixels, shape, mode="bilinear", align_corners=False, antialias=scale < 1)
+        maps = network(torch.cat([image, image.flip(3)])).relu()
+        both = (maps[:1] + maps[1:].flip(3))[:, chosen]
+        small.append(F.interpolate(both, cam_grid(*size), mode="bilinear", align_corners=False)[0])
+        full.append(F.interpolate(both, size, mode="bilinear", align_corners=False)[0])
+    result: dict[str, Any] = {"keys": np.asarray(chosen)}
+    for name, parts in (("cam", small), ("high_res", full)):
+        total = torch.stack(parts).sum(0)
+        result[name] = (total / total.amax((1, 2), keepdim=True).clamp(min=1e-5)).numpy()
+    np.save(out, result)  # type: ignore[arg-type]
+
+
+def measure(samples: Sequence[Sample], context: Context, labels: int) -> dict[str, float]:
+    """Both ways on the same photographs: times, bytes, seeds, distance of the maps."""
+    folder = context.output.parent
+    device = torch.device("cpu")
+    network = load_deployed(context.inputs["classify"], context.config.classify, labels - 1, device)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    started = time.perf_counter()
+    for index, sample in enumerate(samples):
+        reference(network, sample, folder / f"{index}.npy")
+    plain = time.perf_counter() - started
+    started = time.perf_counter()
+    compute(context)
+    ours = time.perf_counter() - started
+    files = [folder / f"{index}.npy" for index in range(len(samples))]
+    return {
+        "images": len(samples),
+        "reference_images_per_s": len(samples) / plain,
+        "images_per_s": len(samples) / ours,
+        "ratio": plain / ours,
+        "reference_kib_per_image": sum(file.stat().st_size for file in files) / 1024 / len(samples),
+        "kib_per_image": context.output.stat().st_size / 1024 / len(samples),
+        **_seeds(samples, files, context.output, labels),
+    }
+
+
+def _seeds(samples: Sequence[Sample], files: Sequence[Path], path: Path, labels: int) -> dict[str, float]:
+    """Best seed mIoU of both, and the mean and largest difference of the maps at stride 4."""
+    counts = [SeedCounts(labels), SeedCounts(labels)]
+    artifact = Artifact(path)
+    largest, total = 0.0, []
+    for sample, file in zip(samples, files, strict=True):
+        if sample.mask is None:
+            continue
+        stored = np.load(file, allow_pickle=True).item()
+        truth, own = sample.mask.read(), artifact.read(sample.id, "maps").astype(np.float32)
+        classes = np.asarray(sample.tags, np.int64)
+        counts[0].add(truth, stored["high_res"], classes)
+        counts[1].add(truth, resize_maps(own, (truth.shape[0], truth.shape[1])), classes)
+        if own.size:
+            largest = max(largest, float(np.abs(own - stored["cam"]).max()))
+            total.append(float(np.abs(own - stored["cam"]).mean()))
+    artifact.close()
+    plain, ours = (100 * float(np.nanmax(count.curve())) for count in counts)
+    return {
+        "reference_seed_miou": plain,
+        "seed_miou": ours,
+        "mean_difference": float(np.mean(total)),
+        "largest_difference": largest,
+    }
+
+
+def main() -> None:
+    """Read the arguments, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=60, help="of the sample's training photographs")
+    parser.add_argument("--workspace", type=Path, default=Path("runs"), help="keeps the trained classifier")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    options = parser.parse_args()
+    session = sample_session(options.workspace.resolve(), "classify")
+    training = session.dataset.weak().split(session.config.data.train_split)
+    scored = session.dataset.split(session.config.data.train_split).samples[: options.images]
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(
+            config=_configured(session.config),
+            data=replace(training, samples=training.samples[: options.images]),
+            inputs={"classify": session.planned["classify"].path},
+            output=Path(folder) / "cams.h5",
+            stamp=session.planned["cams"].stamp,
+            log=lambda _: None,
+        )
+        found = measure(scored, context, len(session.dataset.classes) + 1)
+    for name, value in found.items():
+        print(f"{name:24} {value:.4g}")
+    print(f"at least {BAR:g} x the reference: {'yes' if found['ratio'] >= BAR else 'no'}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def _configured(config: Config) -> Config:
+    return replace(config, cams=replace(config.cams, scales=SCALES, flip=True))
+
+
+if __name__ == "__main__":
+    main()
