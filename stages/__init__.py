@@ -16,10 +16,18 @@ from typing import Any
 
 from data import Dataset
 from stages.context import Context
+from stages.integrity import (
+    record_path,
+    remove_leftovers,
+    set_aside_damaged,
+    set_aside_unfinished,
+    write_record,
+)
 from wsss import processes
-from wsss.artifacts import Artifact, DamagedArtifactError, Stamp, exclusive, write_text
+from wsss.artifacts import Stamp
 from wsss.config import Config, TrainConfig, to_tree
 from wsss.errors import UserError
+from wsss.files import exclusive
 from wsss.weights import weights_identity
 
 
@@ -113,8 +121,8 @@ class Planned:
 
     @property
     def record(self) -> Path:
-        """How the artifact was computed (seconds, time, software): a JSON file beside it."""
-        return self.path.with_suffix(".json")
+        """How the artifact was computed (seconds, time, software) and its checksum: a JSON file beside it."""
+        return record_path(self.path)
 
 
 def plan(config: Config, dataset: Dataset, workspace: Path) -> tuple[Planned, ...]:
@@ -177,7 +185,8 @@ def execute(
     )
     if not processes.leads():
         return _help(planned, context)
-    _set_aside_damaged([planned, *inputs.values()], say)
+    for item in (planned, *inputs.values()):
+        set_aside_damaged(item.path, item.stamp.fingerprint, item.name, say)
     if planned.cached and not force:
         return processes.agreed(False)
     _require(inputs, planned.name)
@@ -186,6 +195,8 @@ def execute(
     ):
         if planned.cached and not force:
             return processes.agreed(False)
+        remove_leftovers(planned.path)
+        set_aside_unfinished(planned.path, context.checkpoint, planned.name, say)
         processes.agreed(True)
         started = time.monotonic()
         log({"stage": planned.name, "event": "start", "fingerprint": planned.stamp.fingerprint})
@@ -251,19 +262,6 @@ def _require(inputs: Mapping[str, Planned], name: str) -> None:
         )
 
 
-def _set_aside_damaged(items: list[Planned], say: Callable[[str], None]) -> None:
-    """Rename what stands under an artifact's name and is none, so that it is computed anew and not lost."""
-    for item in items:
-        if not item.cached:
-            continue
-        try:
-            Artifact(item.path, fingerprint=item.stamp.fingerprint).close()
-        except DamagedArtifactError as error:
-            aside = item.path.with_name(f"{item.path.name}.damaged-{time.time_ns()}")
-            item.path.rename(aside)
-            say(f"{item.name}: {error}; set aside as {aside.name}, will be computed anew")
-
-
 def _record(planned: Planned, seconds: float) -> None:
     record = {
         "stage": planned.name,
@@ -273,7 +271,7 @@ def _record(planned: Planned, seconds: float) -> None:
         "software": dict(planned.stamp.software),
         "material": planned.stamp.material,
     }
-    write_text(planned.record, json.dumps(record, indent=1, ensure_ascii=False))
+    write_record(planned.path, record)
 
 
 def _short(value: Any) -> str:

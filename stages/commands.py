@@ -81,6 +81,7 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
         )
     if writable:
         workspace.make()
+        run.mend()
     index = workspace.file_index(config.data.root)
     dataset = open_dataset(config.data, cache=index if writable else None, progress=processes.leads())
     planned = {item.name: item for item in plan(config, dataset, workspace.root)}

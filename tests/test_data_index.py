@@ -14,6 +14,7 @@ from data.images import decode_image, decode_mask
 from tests.trees import make_folder_tree, write_csv
 from wsss.config import DataConfig
 from wsss.errors import UserError
+from wsss.json_files import parse_sealed, sealed_json
 
 
 @pytest.fixture
@@ -87,12 +88,12 @@ def test_one_file_as_image_and_as_mask_is_kept_apart(tmp_path: Path, decoded: li
 
 def spoil(*keys: str, value: object) -> Callable[[Path], None]:
     def change(cache: Path) -> None:
-        stored = json.loads(cache.read_text())
+        stored = parse_sealed(cache.read_bytes())
         at = stored
         for key in keys[:-1]:
             at = at[key]
         at[keys[-1]] = value
-        cache.write_text(json.dumps(stored))
+        cache.write_text(sealed_json(stored))
 
     return change
 
@@ -105,6 +106,8 @@ def spoil(*keys: str, value: object) -> Callable[[Path], None]:
         lambda cache: cache.write_text("[1]"),
         lambda cache: cache.write_text("[" * 100_000),
         lambda cache: cache.write_text("{}"),
+        lambda cache: cache.write_text(cache.read_text().replace("1", "2", 1)),
+        lambda cache: cache.write_text(cache.read_text().replace('"image:', '"imago:')),
         spoil("schema", value="other"),
         spoil("root", value="/elsewhere"),
         spoil("files", value=[]),

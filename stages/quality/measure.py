@@ -1,7 +1,7 @@
 """Measures of a whole artifact, computed once and kept in the workspace by what they depend on."""
 
 import hashlib
-import json
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
@@ -12,13 +12,15 @@ from stages import Planned
 from stages.quality.images import Chunk, Measurer
 from stages.quality.values import Values, measured_values
 from stages.threshold import seed_threshold
-from wsss.artifacts import Artifact, canonical_json, write_text
+from wsss.artifacts import Artifact, canonical_json
 from wsss.config import Config
+from wsss.files import set_aside, write_text
 from wsss.interrupt import check
+from wsss.json_files import parse_sealed, sealed_json
 from wsss.progress import progress_bar
 from wsss.workers import ignore_interrupts, pool_workers
 
-VERSION = 4
+VERSION = 5
 CHUNK = 32
 """Images measured at a time: fixed, so that sums are formed in the same order whatever the number of workers."""
 CHOSEN_BY = {
@@ -43,11 +45,26 @@ def measure(
     # The fingerprint is in the name for `prune`.
     name = f"{planned.name}-{planned.stamp.fingerprint}-{measure_key(planned, config, dataset)}.json"
     path = workspace / "scores" / name
-    if not path.exists():
+    known = _kept(path)
+    if known is None:
         values = _compute(planned, everything, config, samples, dataset.classes)
-        write_text(path, json.dumps(values, ensure_ascii=False, allow_nan=False))
-    loaded: Values = json.loads(path.read_text(encoding="utf-8"))
-    return loaded
+        write_text(path, sealed_json(values))
+        known = _kept(path)
+    return known
+
+
+def _kept(path: Path) -> Values | None:
+    """Measures that were kept; None where there are none. Damaged ones are set aside."""
+    if not path.exists():
+        return None
+    try:
+        values: Values = parse_sealed(path.read_bytes())
+    except ValueError as error:
+        print(
+            f"{path}: damaged ({error}); set aside as {set_aside(path).name}, measured anew", file=sys.stderr
+        )
+        return None
+    return values
 
 
 def scored_samples(stage: str, config: Config, dataset: Dataset) -> list[Sample]:

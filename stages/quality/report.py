@@ -16,6 +16,7 @@ from stages.quality.wording import INDICATORS, STAGE_TITLES, stage_sentences
 from stages.workspace import Run, computed
 from wsss.artifacts import Artifact, canonical_json, write_text
 from wsss.config import Config, to_tree
+from wsss.json_files import parse_json
 from wsss.report.page import render
 from wsss.weights import weights_identity
 
@@ -207,6 +208,6 @@ def _material(subject: Subject) -> str:
 
 def _recorded_material(path: Path) -> str | None:
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["material"])
+        return str(parse_json(path.read_bytes())["material"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
