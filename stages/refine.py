@@ -21,7 +21,7 @@ from wsss.crf import PRESETS, dense_crf, probabilities, pseudo_mask
 from wsss.interrupt import check
 from wsss.progress import progress_bar
 from wsss.resize import resize_image, resize_labels, resize_maps, working_size
-from wsss.workers import ignore_interrupts, pool_workers
+from wsss.workers import pool_workers, serve_parent
 
 
 def compute(context: Context) -> None:
@@ -34,7 +34,7 @@ def compute(context: Context) -> None:
     workers = pool_workers(context.config.run)
     # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
     with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=ignore_interrupts) as pool,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=serve_parent) as pool,
         progress_bar(len(samples), context.stamp.stage, "img") as bar,
     ):
 

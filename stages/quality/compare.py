@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.quality.gallery import Exhibit, Panel
 from stages.quality.pairing import StagePair, config_differences, pair_stage
-from stages.quality.report import SCHEMA
+from stages.quality.report import SCHEMA, report_checksum
 from stages.quality.values import Values
 from stages.quality.wording import INDICATORS, STAGE_TITLES
 from wsss.errors import UserError
@@ -55,6 +55,8 @@ def load_report(path: Path) -> Values:
         raise UserError(f"{path}: not a report of this program; expected the report.json of a run")
     if values["schema"] != SCHEMA:
         raise UserError(f"{path}: schema {values['schema']}, expected {SCHEMA}; `report RUN` writes it anew")
+    if "sha256" in values and values["sha256"] != report_checksum(values):
+        raise UserError(f"{path}: it has changed since it was written (sha256); `report RUN` writes it anew")
     for stage in (stage for stage in STAGE_TITLES if f"{stage}.split" in values):
         _check_columns(values, stage, path)
     return values

@@ -18,7 +18,7 @@ from wsss.files import set_aside, write_text
 from wsss.interrupt import check
 from wsss.json_files import parse_sealed, sealed_json
 from wsss.progress import progress_bar
-from wsss.workers import ignore_interrupts, pool_workers
+from wsss.workers import pool_workers, serve_parent
 
 VERSION = 5
 CHUNK = 32
@@ -132,7 +132,7 @@ def _chunks(measurer: Measurer, samples: list[Sample], workers: int) -> Iterator
             yield measurer(part)
         return
     spawn = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=ignore_interrupts) as pool:
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=serve_parent) as pool:
         yield from _ahead(pool, measurer, parts, 2 * workers)
 
 

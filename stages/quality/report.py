@@ -16,13 +16,14 @@ from stages.quality.wording import INDICATORS, STAGE_TITLES, stage_sentences
 from stages.workspace import Run, computed
 from wsss.artifacts import Artifact, canonical_json, write_text
 from wsss.config import Config, to_tree
+from wsss.files import file_sha256, set_aside
 from wsss.json_files import parse_json
 from wsss.report.page import render
 from wsss.weights import weights_identity
 
 SCHEMA = 1
 """Of report.json: raised when a key changes its meaning; docs/report.md describes it."""
-SOURCE_VERSION = 2
+SOURCE_VERSION = 3
 """Raised when a page is drawn differently from the same figures, so that old pages are drawn anew."""
 
 
@@ -53,13 +54,50 @@ def bring_up_to_date(subject: Subject) -> bool:
     """Write report.json and report.html unless both are there and say the same; returns whether they were written."""
     material = _material(subject)
     page, values_file = report_paths(subject.run)
-    if page.exists() and _recorded_material(values_file) == material:
+    _set_aside_damaged(page, values_file)
+    if (
+        page.exists()
+        and values_file.exists()
+        and parse_json(values_file.read_bytes())["material"] == material
+    ):
         return False
     values = report_values(subject) | {"material": material}
     html = render("report.html", **page_context(values, subject))
+    values["page"] = hashlib.sha256(html.encode()).hexdigest()
+    values["sha256"] = report_checksum(values)
     write_text(page, html)
     write_text(values_file, json.dumps(values, ensure_ascii=False, allow_nan=False))
     return True
+
+
+def report_checksum(values: Values) -> str:
+    """The checksum of a report.json's values, as its key ``sha256`` has it."""
+    kept = {key: value for key, value in values.items() if key != "sha256"}
+    return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
+
+
+def _set_aside_damaged(page: Path, values_file: Path) -> None:
+    """Rename a report that is not as it was written, so that it is written anew and not lost."""
+    values = _intact(values_file)
+    wanted = values.get("page") if values else None
+    damaged = [values_file] if values is None and values_file.exists() else []
+    if wanted and page.exists() and file_sha256(page) != wanted:
+        damaged.append(page)
+    for path in damaged:
+        print(
+            f"{path}: it has changed since it was written; set aside as {set_aside(path).name}, written anew"
+        )
+
+
+def _intact(values_file: Path) -> Values | None:
+    """The values of a report.json; None where it is not there or not as it was written."""
+    try:
+        values: Values = parse_json(values_file.read_bytes())
+        # Before there were checksums, the material was another: such a report is written anew, and is not damaged.
+        known = values.get("sha256", "") in ("", report_checksum(values))
+        return values if known and isinstance(values["material"], str) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def report_paths(run: Run) -> tuple[Path, Path]:
@@ -204,10 +242,3 @@ def _material(subject: Subject) -> str:
     fingerprints = {name: item.stamp.fingerprint for name, item in subject.planned.items() if item.cached}
     parts = [SCHEMA, SOURCE_VERSION, keys, fingerprints, changed(subject), settings(subject.config)]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
-
-
-def _recorded_material(path: Path) -> str | None:
-    try:
-        return str(parse_json(path.read_bytes())["material"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
