@@ -86,7 +86,7 @@ def _dispatch(options: argparse.Namespace) -> int:
     elif options.command == "stage":
         run_stage(request, options.stage, force=options.force, tensorboard=options.tensorboard)
     elif options.command == "status":
-        show_status(request)
+        show_status(request, check=options.verify)
     elif options.command == "check":
         request = Request(options.file or options.config, options.set, options.name, options.workspace)
         run_check(request, duplicates=options.duplicates)
@@ -147,9 +147,10 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("stage", choices=STAGE_NAMES, metavar="NAME", help=", ".join(STAGE_NAMES))
     _tensorboard(stage)
     stage.add_argument("--force", action="store_true", help="compute it even if it is cached")
-    _command(
+    status = _command(
         commands, "status", "what is cached, what would run, and why", "status --config configs/sample.toml"
     )
+    status.add_argument("--verify", action="store_true", help="hold every artifact against its checksum")
     _command(
         commands, "config", "print every key with its value and meaning", "config --set refine.preset=psa"
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from data import Dataset, open_dataset
 from stages import Planned, differences, execute, plan
+from stages.integrity import verify
 from stages.quality.measure import measure
 from stages.quality.report import Subject, bring_up_to_date, flat, report_paths
 from stages.tables import aligned, human_bytes, human_seconds
@@ -130,13 +131,19 @@ def run_stage(request: Request, stage: str, *, force: bool, tensorboard: bool = 
     _finish(session, fresh, tensorboard=tensorboard)
 
 
-def show_status(request: Request) -> None:
-    """Print what is cached and what would run, and why."""
+def show_status(request: Request, *, check: bool = False) -> None:
+    """Print what is cached and what would run, and why; with ``check`` hold every artifact against its checksum.
+
+    Raises:
+        DamagedArtifactError: with ``check``: an artifact is not the file that was written.
+    """
     session = open_session(request, writable=False)
     before = session.run.record().get("stages", {})
     for item in session.planned.values():
         state = "cached" if item.cached else "would run"
         print(f"{item.name:9} {item.stamp.fingerprint}  {state:9}  {_reason(item, before.get(item.name))}")
+    if check:
+        _verify(session)
 
 
 def run_prune(workspace: Path, *, dry_run: bool) -> None:
@@ -161,6 +168,7 @@ def run_report(request: Request, *, tensorboard: bool = False) -> None:
             f"run {run.folder.name}: nothing is computed yet in {workspace.root}; runs there: {known}"
         )
     session = open_session(request)
+    _verify(session)
     subject = refresh_report(session)
     print(table(session, subject.measures, []))
     if not subject.measures:
@@ -230,6 +238,12 @@ def _execute(session: Session, item: Planned, *, force: bool) -> bool:
         log=session.run.log,
         say=lambda text: print(text, flush=True),
     )
+
+
+def _verify(session: Session) -> None:
+    for item in session.planned.values():
+        if item.cached:
+            verify(item.path, item.stamp.fingerprint)
 
 
 def _preset(request: Request, run: Run) -> dict[str, Any]:

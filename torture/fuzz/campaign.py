@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torture.fuzz.targets import TARGETS
 from torture.fuzz.worker import CURRENT, FINE, keep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,8 +109,3 @@ def _outcomes(
         last = " | ".join(log.read_text(errors="replace").splitlines()[-12:])
         outcome = f"the process ended with {worker.returncode}: {last}"
         yield {"target": target, "case": case, "outcome": outcome, "seconds": -1}
-
-
-def shared(cases: int) -> dict[str, int]:
-    """Cases by target: as many of each."""
-    return {name: -(-cases // len(TARGETS)) for name in TARGETS}
