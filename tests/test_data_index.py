@@ -127,7 +127,7 @@ def test_a_damaged_or_foreign_cache_is_rebuilt(
     assert open_dataset(config, cache=cache) == first
     assert len(decoded) == 12
     assert json.loads(cache.read_text()).keys() == whole.keys()
-    assert len(json.loads(cache.read_text())["files"]) == 6
+    assert len(parse_sealed(cache.read_bytes())["files"]) == 6
 
 
 def test_facts_survive_a_bad_file(tmp_path: Path, decoded: list[str]) -> None:
