@@ -21,6 +21,7 @@ from stages.integrity import (
     remove_leftovers,
     set_aside_damaged,
     set_aside_unfinished,
+    tidy,
     write_record,
 )
 from wsss import processes
@@ -188,6 +189,7 @@ def execute(
     for item in (planned, *inputs.values()):
         set_aside_damaged(item.path, item.stamp.fingerprint, item.name, say)
     if planned.cached and not force:
+        tidy(planned.path, context.checkpoint)
         return processes.agreed(False)
     _require(inputs, planned.name)
     with exclusive(
