@@ -19,6 +19,7 @@ from data.images import read_image
 from wsss import processes
 from wsss.artifacts import Artifact
 from wsss.config import TrainConfig
+from wsss.errors import UserError
 from wsss.resize import resize_image, resize_labels, working_size
 from wsss.train import Batch, batch_indices
 
@@ -146,7 +147,10 @@ def training_batches(views: TrainingViews, first: int, steps: int, workers: int)
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="spawn" if workers else None,
     )
-    yield from loader
+    try:
+        yield from loader
+    except UserError as error:  # of a worker: torch puts a traceback before its words
+        raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from None
 
 
 def whole_image(sample: Sample, max_side: int) -> Tensor:

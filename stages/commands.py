@@ -10,7 +10,7 @@ from stages import Planned, differences, execute, plan
 from stages.integrity import verify
 from stages.quality.measure import measure
 from stages.quality.report import Subject, bring_up_to_date, flat, report_paths
-from stages.tables import aligned, human_bytes, human_seconds
+from stages.tables import aligned, human_bytes, human_seconds, percent
 from stages.workspace import Run, Workspace, computed, prune
 from wsss import processes
 from wsss.config import Config, TrainConfig, load_config, to_toml, to_tree
@@ -306,22 +306,18 @@ def _result(name: str, values: Mapping[str, Any] | None) -> str:
         return "no images to score"
     if not values["scored_images"]:
         return "no masks to score against; see the report's indicators"
-    miou = _percent(values["miou"])
+    miou = percent(values["miou"])
     if name == "cams":
         fixed = values["threshold_chosen_by"].startswith("the configuration")
         chosen = "set in the configuration" if fixed else "chosen without ground truth"
         return (
             f"seed mIoU {miou} at {values['threshold']:.2f} ({chosen}); "
-            f"best {_percent(values['best_miou'])} at {values['best_threshold']:.2f} (chosen by this ground truth)"
+            f"best {percent(values['best_miou'])} at {values['best_threshold']:.2f} (chosen by this ground truth)"
         )
     if name == "refine":
-        unsure = _percent(values["indicator.unsure"])
+        unsure = percent(values["indicator.unsure"])
         return f"pseudo-mask mIoU {miou} ({unsure} % of pixels left out as unsure)"
     return f"validation mIoU {miou} ({values['scored_images']} images)"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _reason(item: Planned, before: dict[str, Any] | None) -> str:

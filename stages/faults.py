@@ -63,7 +63,10 @@ def printable(text: str) -> str:
 
 
 def _shortened(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    words = str(error).strip()
+    if "Original Traceback" in words:  # of a worker that loads images: what it said is the last line
+        words = words.splitlines()[-1]
+    text = " ".join(words.split()) or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

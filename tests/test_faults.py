@@ -28,6 +28,10 @@ from wsss.errors import UserError
         (BrokenProcessPool("A process in the process pool was terminated abruptly"), "run.workers=1"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "run.workers=1"),
         (MemoryError(), "smaller batch"),
+        (
+            ValueError("Caught ValueError in worker.\nOriginal Traceback (x):\n  File y\nValueError: z"),
+            "ValueError: z;",
+        ),
         (RuntimeError("CUDA out of memory. Tried to allocate"), "smaller batch"),
         (DamagedArtifactError("a.h5: damaged"), "compute it anew"),
         (UserError("mend this"), "mend this"),

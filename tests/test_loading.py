@@ -13,7 +13,8 @@ from PIL import Image
 from data import Dataset, open_dataset
 from data.loading import TrainingViews, TruthMasks, random_view, training_batches, whole_image
 from tests.trees import make_folder_tree
-from wsss.config import SegmentConfig
+from wsss.config import ClassifyConfig, SegmentConfig
+from wsss.errors import UserError
 
 CONFIG = SegmentConfig(long_side=(40, 64), crop=48, batch=2)
 
@@ -120,3 +121,14 @@ def test_whole_images_are_reduced_to_the_working_size(tmp_path: Path) -> None:
     assert torch.equal(
         (whole_image(sample, 1000) * 255).round().byte(), torch.tensor(wanted).permute(2, 0, 1)
     )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_photograph_that_has_gone_is_named_in_one_line(tmp_path: Path, workers: int) -> None:
+    data = open_dataset(make_folder_tree(tmp_path, n_train=3, n_val=0, masks=False))
+    data.samples[0].image.unlink()
+    made = TrainingViews(data.samples, 3, ClassifyConfig(batch=3), 0, None)
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        list(training_batches(made, 0, 1, workers))
+    assert str(caught.value).startswith(str(data.samples[0].image))
+    assert "\n" not in str(caught.value)

@@ -29,6 +29,7 @@ from wsss.files import exclusive as exclusive
 from wsss.files import is_sealed, require_room, seal
 from wsss.files import write_text as write_text
 from wsss.json_files import parse_json
+from wsss.progress import Pace
 
 SCHEMA = 1
 SHARD_SIZE = 64
@@ -136,7 +137,7 @@ def write_sharded(
     parts = path.with_name(f"{path.name}.parts")
     starts = range(0, len(ids), shard_size)
     shards = [parts / f"{start:08d}.h5" for start in starts]
-    told = _Pace(len(ids), done)
+    told = Pace(len(ids), done)
     for start, shard in list(zip(starts, shards, strict=True))[processes.rank() :: processes.count()]:
         wanted = list(ids[start : start + shard_size])
         if _holds(shard, stamp.fingerprint, wanted):
@@ -232,12 +233,17 @@ class Artifact:
         return np.asarray(value)
 
 
-_FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
-"""What h5py raises on damaged files."""
-_RATIO = 1100
-"""Deflate makes nothing smaller than by a factor of 1032."""
+_FAULTS = (
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+)  # of h5py, on damaged files
+_RATIO = 1100  # deflate makes nothing smaller than by a factor of 1032
 LARGEST = 1 << 33
-"""Bytes of one array; a small file can claim to hold any number."""
+"""Bytes of an array."""
 
 
 def _refuse_bomb(item: Any) -> None:
@@ -290,20 +296,6 @@ def _holds(path: Path, fingerprint: str, ids: Sequence[str]) -> bool:
         return False
     artifact.close()
     return list(artifact.ids) == list(ids)
-
-
-class _Pace:
-    """Tells ``done`` of the images of all processes, as if they kept up with this one."""
-
-    def __init__(self, images: int, done: Callable[[int], object]) -> None:
-        self.images, self.done = images, done
-        self.own = self.told = 0
-
-    def __call__(self, finished: int) -> None:
-        self.own += finished
-        reached = min(self.images, self.own * processes.count())
-        self.done(reached - self.told)
-        self.told = reached
 
 
 def _reported(
