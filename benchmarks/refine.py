@@ -49,7 +49,7 @@ def reference(sample: Sample, cams: Artifact) -> UInt8:
     mask = sure.astype(np.uint8)
     mask[sure == 0] = IGNORE
     mask[(sure == 0) & (loose == 0)] = 0
-    return mask
+    return np.asarray(mask)
 
 
 def measure(session: Session, images: int, folder: Path) -> dict[str, float]:
