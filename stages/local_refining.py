@@ -42,11 +42,18 @@ class LocalRefiner:
             queued: deque[tuple[Seed, Tensor]] = deque()
             for seed in seeds:
                 check()
-                queued.append((seed, self._queue(seed)))
+                queued.append((seed, self.posterior(seed)))
                 if len(queued) > UNDER_WAY:
                     yield self._decided(*queued.popleft())
             while queued:
                 yield self._decided(*queued.popleft())
+
+    @torch.inference_mode()
+    def posterior(self, seed: Seed) -> Tensor:
+        """(K + 1, h, w) float32 on the device. A GPU may not have computed it yet: nothing here waits for it."""
+        image = self._sent(torch.from_numpy(seed.image)).permute(2, 0, 1).float() / 255
+        probability = self._sent(torch.from_numpy(seed.probability))[None]
+        return refine_local(image, probability, iterations=self.config.iterations)[0]
 
     @contextlib.contextmanager
     def _reading(self, samples: Sequence[Sample]) -> Iterator[Iterable[Seed]]:
@@ -54,14 +61,7 @@ class LocalRefiner:
             yield map(self.seeds, samples)
             return
         with ThreadPoolExecutor(READERS) as pool:
-            yield _ahead(pool, self.seeds, samples)
-
-    @torch.inference_mode()
-    def _queue(self, seed: Seed) -> Tensor:
-        """The posterior (K + 1, h, w), which a GPU may not have computed yet: nothing here waits for it."""
-        image = self._sent(torch.from_numpy(seed.image)).permute(2, 0, 1).float() / 255
-        probability = self._sent(torch.from_numpy(seed.probability))[None]
-        return refine_local(image, probability, iterations=self.config.iterations)[0]
+            yield read_ahead(pool, self.seeds, samples)
 
     def _sent(self, tensor: Tensor) -> Tensor:
         if self.device.type == "cuda":
@@ -72,7 +72,7 @@ class LocalRefiner:
         return decide(seed, posterior.cpu().numpy(), self.config.unsure)
 
 
-def _ahead(pool: Executor, read: SeedReader, samples: Sequence[Sample]) -> Iterator[Seed]:
+def read_ahead(pool: Executor, read: SeedReader, samples: Sequence[Sample]) -> Iterator[Seed]:
     """Seeds in order, with a few samples being read ahead: finished ones do not pile up."""
     depth = 2 * READERS
     waiting = deque(pool.submit(read, sample) for sample in samples[:depth])

@@ -9,9 +9,12 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data import Sample
 from stages.context import Context
-from stages.refining import SeedReader, decide
+from stages.refining import Seed, SeedReader, decide
 from stages.threshold import seed_threshold
 from wsss.artifacts import Arrays, Artifact, write_sharded
 from wsss.config import RefineConfig
@@ -84,6 +87,9 @@ class CrfRefiner:
     def __call__(self, sample: Sample) -> Arrays:
         """The arrays ``masks`` and ``labels`` of a sample, both (H, W) uint8."""
         seed = self.seeds(sample)
+        return decide(seed, self.posterior(seed), self.config.unsure)
+
+    def posterior(self, seed: Seed) -> NDArray[np.float32]:
+        """(K + 1, h, w) float32."""
         preset = PRESETS[self.config.preset]
-        posterior = dense_crf(seed.image, seed.probability, preset, iterations=self.config.iterations)
-        return decide(seed, posterior, self.config.unsure)
+        return dense_crf(seed.image, seed.probability, preset, iterations=self.config.iterations)

@@ -7,7 +7,7 @@ A tour:
     networks    plain networks, and exits around them for training
     losses      MEA, SR-F and SR-L
     cams        class activation maps
-    crf         dense CRF pseudo-masks
+    crf         dense CRF pseudo-masks; local_refiner: the same task on a GPU
     metrics     what is right and what is wrong with a mask
     train       the one training loop
     overview    pictures to look at

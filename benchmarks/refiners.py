@@ -1,0 +1,201 @@
+"""The dense CRF against local refinement on a finished run's CAMs: images a second and mIoU (docs/refiners.md).
+
+    OMP_NUM_THREADS=1 python -m benchmarks.refiners --name sample --workspace runs
+
+Takes a finished run whose training images have masks, with its CRF preset and working size. One process with one
+thread; the methods take turns image by image, so what else runs on the machine slows both. Timed is the refinement
+alone, from probabilities to probabilities, without reading and writing: in CPU time, which a busy machine hardly
+changes, and in wall time where ``--device`` is a GPU, each image waited for, transfers included.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data import Sample, open_dataset
+from stages.finished import FinishedRun, open_run
+from stages.local_refining import LocalRefiner
+from stages.refine import CrfRefiner
+from stages.refining import Seed, SeedReader, decide
+from stages.threshold import seed_threshold
+from wsss.config import RefineConfig
+from wsss.device import choose_device
+from wsss.errors import UserError
+from wsss.metrics import Counts, confusion_counts, mask_scores
+from wsss.progress import progress_bar
+
+Posterior = Callable[[Seed], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one background score.
+
+    Attributes:
+        title: of the method.
+        background: the background score.
+        images: number of images.
+        seconds: of all refinements.
+        miou: of the most probable labels.
+        miou_sure: of the pixels that are not left out as unsure.
+        unsure: share of the truth's pixels left out.
+    """
+
+    title: str
+    background: float
+    images: int
+    seconds: float
+    miou: float
+    miou_sure: float
+    unsure: float
+
+
+@dataclass
+class _Method:
+    """A way to refine, and what was summed over images; confusion (L, L + 1) of labels and of masks."""
+
+    title: str
+    clock: Callable[[], float]
+    posterior: Posterior
+    labels: Counts
+    masks: Counts
+    seconds: float = field(default=0.0)
+
+    def add(self, sample: Sample, seed: Seed, unsure: float) -> None:
+        assert sample.mask is not None
+        started = self.clock()
+        posterior = self.posterior(seed)
+        self.seconds += self.clock() - started
+        truth, found = sample.mask.read(), decide(seed, posterior, unsure)
+        self.labels += confusion_counts(truth, found["labels"], len(self.labels))
+        self.masks += confusion_counts(truth, found["masks"], len(self.masks))
+
+    def row(self, background: float, images: int) -> Row:
+        sure = mask_scores(self.masks, images)
+        miou = mask_scores(self.labels, images).miou
+        return Row(self.title, background, images, self.seconds, miou, sure.miou_sure, sure.undecided)
+
+
+def measured(
+    run: FinishedRun,
+    *,
+    backgrounds: Sequence[float],
+    iterations: Sequence[int],
+    device: torch.device,
+    every: int,
+) -> list[Row]:
+    """Refine every n-th training image that has a mask by both methods.
+
+    Args:
+        run: a finished run.
+        backgrounds: background scores; empty: what the run's configuration sets or chooses.
+        iterations: of local refinement, a row each.
+        device: of local refinement.
+        every: n.
+
+    Returns:
+        Per background score the CRF's row and those of local refinement.
+
+    Raises:
+        UserError: no masks.
+    """
+    dataset = open_dataset(run.config.data)
+    samples = [sample for sample in dataset.split(run.config.data.train_split).samples if sample.mask][
+        ::every
+    ]
+    if not samples:
+        raise UserError(f"run {run.name}: no training image has a mask; this measurement needs the truth")
+    cams, labels = run.artifact("cams"), len(dataset.classes) + 1
+    rows = []
+    for background in backgrounds or [seed_threshold(run.config.refine, cams)]:
+        seeds = SeedReader(cams, run.config.refine.max_side, background)
+        methods = _methods(run.config.refine, seeds, labels, iterations, device)
+        _take_turns(methods, samples, seeds, run.config.refine.unsure)
+        rows += [method.row(background, len(samples)) for method in methods]
+    return rows
+
+
+def _methods(
+    config: RefineConfig, seeds: SeedReader, labels: int, iterations: Sequence[int], device: torch.device
+) -> list[_Method]:
+    def empty() -> Counts:
+        return np.zeros((labels, labels + 1), np.int64)
+
+    crf = CrfRefiner(seeds, config)
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    methods = [_Method(f"crf, {config.preset}", time.process_time, crf.posterior, empty(), empty())]
+    for count in iterations:
+        local = LocalRefiner(seeds, replace(config, iterations=count), device)
+        methods.append(_Method(f"local, {count} iterations", clock, _waiting(local), empty(), empty()))
+    return methods
+
+
+def _waiting(local: LocalRefiner) -> Posterior:
+    return lambda seed: local.posterior(seed).cpu().numpy()
+
+
+def _take_turns(
+    methods: Sequence[_Method], samples: Sequence[Sample], seeds: SeedReader, unsure: float
+) -> None:
+    for method in methods:
+        method.posterior(seeds(samples[0]))  # the first call loads libraries and takes memory
+    with progress_bar(len(samples), f"background {seeds.background:.2f}", "img") as bar:
+        for sample in samples:
+            seed = seeds(sample)
+            for method in methods:
+                method.add(sample, seed, unsure)
+            bar.update()
+
+
+def _print(rows: Sequence[Row], unsure: float) -> None:
+    print(f"\n{rows[0].images} training images; unsure below {unsure:g}\n")
+    print("| background | method | images/s | of the CRF's | mIoU | where sure | left out, % |")
+    print("|---|---|---|---|---|---|---|")
+    crf = rows[0]
+    for row in rows:
+        crf = row if row.title.startswith("crf") else crf
+        cells = [
+            *(f"{row.background:.2f}", row.title, f"{row.images / row.seconds:.1f}"),
+            *(f"{crf.seconds / row.seconds:.2f}", f"{100 * row.miou:.1f}"),
+            *(f"{100 * row.miou_sure:.1f}", f"{100 * row.unsure:.1f}"),
+        ]
+        print(f"| {' | '.join(cells)} |")
+
+
+def main() -> None:
+    """Read the arguments, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--name", required=True, help="name of a finished run")
+    parser.add_argument("--workspace", type=Path, default=Path("runs"))
+    parser.add_argument("--device", default="cpu", help="of local refinement (default cpu)")
+    parser.add_argument("--background", type=float, nargs="+", default=[], help="default: the run's own")
+    parser.add_argument(
+        "--iterations", type=int, nargs="+", default=[10], help="of local refinement (default 10)"
+    )
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every n-th image (default 1)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    try:
+        run = open_run(options.workspace, options.name)
+        rows = measured(
+            run,
+            backgrounds=options.background,
+            iterations=options.iterations,
+            device=choose_device(options.device),
+            every=options.every,
+        )
+    except UserError as error:
+        raise SystemExit(f"{error}") from None
+    _print(rows, run.config.refine.unsure)
+
+
+if __name__ == "__main__":
+    main()
