@@ -11,7 +11,7 @@ changes, and in wall time where ``--device`` is a GPU, each image waited for, tr
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +20,16 @@ from numpy.typing import NDArray
 
 from data import Sample, open_dataset
 from stages.finished import FinishedRun, open_run
-from stages.local_refining import LocalRefiner
+from stages.local_refining import LocalRefiner, local_seeds
 from stages.refine import CrfRefiner
 from stages.refining import Seed, SeedReader, decide
 from stages.threshold import seed_threshold
+from wsss.artifacts import Artifact
 from wsss.config import RefineConfig
 from wsss.device import choose_device
 from wsss.errors import UserError
-from wsss.metrics import Counts, confusion_counts, mask_scores
+from wsss.metrics import confusion_counts, mask_scores
 from wsss.progress import progress_bar
-
-Posterior = Callable[[Seed], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -56,23 +55,30 @@ class Row:
     unsure: float
 
 
-@dataclass
 class _Method:
     """A way to refine, and what was summed over images; confusion (L, L + 1) of labels and of masks."""
 
-    title: str
-    clock: Callable[[], float]
-    posterior: Posterior
-    labels: Counts
-    masks: Counts
-    seconds: float = field(default=0.0)
+    def __init__(
+        self,
+        title: str,
+        config: RefineConfig,
+        seeds: SeedReader,
+        posterior: Callable[[Seed], NDArray[np.float32]],
+        clock: Callable[[], float],
+        labels: int,
+    ) -> None:
+        self.title, self.unsure = title, config.unsure
+        self.seeds, self.posterior, self.clock = seeds, posterior, clock
+        self.labels, self.masks = np.zeros((2, labels, labels + 1), np.int64)
+        self.seconds = 0.0
 
-    def add(self, sample: Sample, seed: Seed, unsure: float) -> None:
+    def add(self, sample: Sample) -> None:
         assert sample.mask is not None
+        seed = self.seeds(sample)
         started = self.clock()
         posterior = self.posterior(seed)
         self.seconds += self.clock() - started
-        truth, found = sample.mask.read(), decide(seed, posterior, unsure)
+        truth, found = sample.mask.read(), decide(seed, posterior, self.unsure)
         self.labels += confusion_counts(truth, found["labels"], len(self.labels))
         self.masks += confusion_counts(truth, found["masks"], len(self.masks))
 
@@ -87,6 +93,7 @@ def measured(
     *,
     backgrounds: Sequence[float],
     iterations: Sequence[int],
+    sides: Sequence[int],
     device: torch.device,
     every: int,
 ) -> list[Row]:
@@ -95,7 +102,8 @@ def measured(
     Args:
         run: a finished run.
         backgrounds: background scores; empty: what the run's configuration sets or chooses.
-        iterations: of local refinement, a row each.
+        iterations: of local refinement, a row each; empty: as configured.
+        sides: values of ``refine.local_side``, a row each; empty: as configured.
         device: of local refinement.
         every: n.
 
@@ -111,45 +119,44 @@ def measured(
     ]
     if not samples:
         raise UserError(f"run {run.name}: no training image has a mask; this measurement needs the truth")
-    cams, labels = run.artifact("cams"), len(dataset.classes) + 1
+    cams, labels, config = run.artifact("cams"), len(dataset.classes) + 1, run.config.refine
+    variants = [
+        replace(config, iterations=count, local_side=side)
+        for side in sides or [config.local_side]
+        for count in iterations or [config.iterations]
+    ]
     rows = []
-    for background in backgrounds or [seed_threshold(run.config.refine, cams)]:
-        seeds = SeedReader(cams, run.config.refine.max_side, background)
-        methods = _methods(run.config.refine, seeds, labels, iterations, device)
-        _take_turns(methods, samples, seeds, run.config.refine.unsure)
+    for background in backgrounds or [seed_threshold(config, cams)]:
+        methods = [_crf(config, cams, background, labels)]
+        methods += [_local(each, cams, background, labels, device) for each in variants]
+        _take_turns(methods, samples, background)
         rows += [method.row(background, len(samples)) for method in methods]
     return rows
 
 
-def _methods(
-    config: RefineConfig, seeds: SeedReader, labels: int, iterations: Sequence[int], device: torch.device
-) -> list[_Method]:
-    def empty() -> Counts:
-        return np.zeros((labels, labels + 1), np.int64)
+def _crf(config: RefineConfig, cams: Artifact, background: float, labels: int) -> _Method:
+    seeds = SeedReader(cams, config.max_side, background)
+    refiner = CrfRefiner(seeds, config)
+    return _Method(f"crf, {config.preset}", config, seeds, refiner.posterior, time.process_time, labels)
 
-    crf = CrfRefiner(seeds, config)
+
+def _local(
+    config: RefineConfig, cams: Artifact, background: float, labels: int, device: torch.device
+) -> _Method:
+    seeds = local_seeds(cams, config, background)
+    refiner = LocalRefiner(seeds, config, device)
+    title = f"local, {config.iterations} iterations at {seeds.max_side}"
     clock = time.process_time if device.type == "cpu" else time.perf_counter
-    methods = [_Method(f"crf, {config.preset}", time.process_time, crf.posterior, empty(), empty())]
-    for count in iterations:
-        local = LocalRefiner(seeds, replace(config, iterations=count), device)
-        methods.append(_Method(f"local, {count} iterations", clock, _waiting(local), empty(), empty()))
-    return methods
+    return _Method(title, config, seeds, lambda seed: refiner.posterior(seed).cpu().numpy(), clock, labels)
 
 
-def _waiting(local: LocalRefiner) -> Posterior:
-    return lambda seed: local.posterior(seed).cpu().numpy()
-
-
-def _take_turns(
-    methods: Sequence[_Method], samples: Sequence[Sample], seeds: SeedReader, unsure: float
-) -> None:
+def _take_turns(methods: Sequence[_Method], samples: Sequence[Sample], background: float) -> None:
     for method in methods:
-        method.posterior(seeds(samples[0]))  # the first call loads libraries and takes memory
-    with progress_bar(len(samples), f"background {seeds.background:.2f}", "img") as bar:
+        method.posterior(method.seeds(samples[0]))  # the first call loads libraries and takes memory
+    with progress_bar(len(samples), f"background {background:.2f}", "img") as bar:
         for sample in samples:
-            seed = seeds(sample)
             for method in methods:
-                method.add(sample, seed, unsure)
+                method.add(sample)
             bar.update()
 
 
@@ -177,8 +184,9 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path("runs"))
     parser.add_argument("--device", default="cpu", help="of local refinement (default cpu)")
     parser.add_argument("--background", type=float, nargs="+", default=[], help="default: the run's own")
+    parser.add_argument("--iterations", type=int, nargs="+", default=[], help="of local refinement")
     parser.add_argument(
-        "--iterations", type=int, nargs="+", default=[10], help="of local refinement (default 10)"
+        "--side", type=int, nargs="+", default=[], help="of local refinement: refine.local_side"
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every n-th image (default 1)")
     options = parser.parse_args()
@@ -189,6 +197,7 @@ def main() -> None:
             run,
             backgrounds=options.background,
             iterations=options.iterations,
+            sides=options.side,
             device=choose_device(options.device),
             every=options.every,
         )

@@ -7,14 +7,16 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from data import Sample
 from stages.refining import Seed, SeedReader, decide
-from wsss.artifacts import Arrays
+from wsss.artifacts import Arrays, Artifact
 from wsss.config import RefineConfig
 from wsss.interrupt import check
 from wsss.local_refiner import refine_local
+from wsss.resize import working_size
 
 READERS = 4
 """Threads that read for an accelerator; a CPU needs its cores for the refinement."""
@@ -22,12 +24,17 @@ UNDER_WAY = 2
 """Images queued on the device before the first of them is waited for."""
 
 
+def local_seeds(cams: Artifact, config: RefineConfig, background: float) -> SeedReader:
+    """What local refinement starts from: small images, since its reach is in pixels (docs/refiners.md)."""
+    return SeedReader(cams, min(config.local_side, config.max_side), background)
+
+
 @dataclass(frozen=True)
 class LocalRefiner:
     """Turns CAMs into pseudo-masks, image by image (photographs differ in size).
 
     Attributes:
-        seeds: what is started from.
+        seeds: what is started from; their size is the one that is refined at, see `local_seeds`.
         config: of the stage.
         device: where it is computed.
     """
@@ -50,10 +57,12 @@ class LocalRefiner:
 
     @torch.inference_mode()
     def posterior(self, seed: Seed) -> Tensor:
-        """(K + 1, h, w) float32 on the device. A GPU may not have computed it yet: nothing here waits for it."""
+        """(K + 1, h, w) float32 on the device, at most ``max_side`` large. Nothing here waits for a GPU to be done."""
         image = self._sent(torch.from_numpy(seed.image)).permute(2, 0, 1).float() / 255
         probability = self._sent(torch.from_numpy(seed.probability))[None]
-        return refine_local(image, probability, iterations=self.config.iterations)[0]
+        refined = refine_local(image, probability, iterations=self.config.iterations)
+        size = working_size(*seed.full, self.config.max_side)
+        return F.interpolate(refined, size=size, mode="bilinear", align_corners=False)[0]
 
     @contextlib.contextmanager
     def _reading(self, samples: Sequence[Sample]) -> Iterator[Iterable[Seed]]:

@@ -28,22 +28,22 @@ Produce = Callable[[Sequence[str]], Iterator[Arrays]]
 
 def compute(context: Context) -> None:
     """Compute and write the artifact."""
-    config = context.config.refine
     cams = Artifact(context.inputs["cams"])
-    background = seed_threshold(config, cams)
+    background = seed_threshold(context.config.refine, cams)
     context.log({"stage": context.stamp.stage, "event": "threshold", "background": background})
-    seeds = SeedReader(cams, config.max_side, background)
-    method = {"crf": _by_crf, "local": _locally}[config.method]
-    method(context, seeds)
+    method = {"crf": _by_crf, "local": _locally}[context.config.refine.method]
+    method(context, cams, background)
 
 
-def _locally(context: Context, seeds: SeedReader) -> None:
+def _locally(context: Context, cams: Artifact, background: float) -> None:
     # Imported here: the CRF's processes import this file, and need no torch.
-    from stages.local_refining import LocalRefiner
+    from stages.local_refining import LocalRefiner, local_seeds
     from wsss.device import choose_device
 
     samples = {sample.id: sample for sample in context.data.samples}
-    refiner = LocalRefiner(seeds, context.config.refine, choose_device(context.config.run.device))
+    config = context.config.refine
+    seeds = local_seeds(cams, config, background)
+    refiner = LocalRefiner(seeds, config, choose_device(context.config.run.device))
 
     def produce(ids: Sequence[str]) -> Iterator[Arrays]:
         return refiner([samples[image_id] for image_id in ids])
@@ -51,9 +51,10 @@ def _locally(context: Context, seeds: SeedReader) -> None:
     _write(context, produce)
 
 
-def _by_crf(context: Context, seeds: SeedReader) -> None:
+def _by_crf(context: Context, cams: Artifact, background: float) -> None:
     samples = {sample.id: sample for sample in context.data.samples}
-    refiner = CrfRefiner(seeds, context.config.refine)
+    config = context.config.refine
+    refiner = CrfRefiner(SeedReader(cams, config.max_side, background), config)
     workers = pool_workers(context.config.run)
     # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=ignore_interrupts) as pool:

@@ -54,18 +54,26 @@ def expected(
     """The most probable labels and their probability, at the working size, step by step."""
     cams = Artifact(session.planned["cams"].path)
     image, config = read_image(sample.image), session.config.refine
-    size = working_size(image.shape[0], image.shape[1], config.max_side)
-    maps = resize_maps(cams.read(sample.id, "maps"), size)
-    pixels = torch.from_numpy(resize_image(image, size)).permute(2, 0, 1).float() / 255
-    posterior = refine_local(
+    small = working_size(image.shape[0], image.shape[1], min(config.local_side, config.max_side))
+    maps = resize_maps(cams.read(sample.id, "maps"), small)
+    pixels = torch.from_numpy(resize_image(image, small)).permute(2, 0, 1).float() / 255
+    refined = refine_local(
         pixels, torch.from_numpy(probabilities(maps, background))[None], iterations=config.iterations
-    )[0].numpy()
+    )
+    size = working_size(image.shape[0], image.shape[1], config.max_side)
+    posterior = resize_maps(refined[0].numpy(), size)
     names = np.array([0, *(tag + 1 for tag in sample.tags)], np.uint8)
     return names[posterior.argmax(0)], posterior.max(0)
 
 
 @pytest.mark.parametrize(
-    "extra", [(), ("refine.max_side=40", "refine.unsure=0.55"), ("refine.threshold=label-free",)]
+    "extra",
+    [
+        (),
+        ("refine.max_side=40", "refine.unsure=0.55"),
+        ("refine.local_side=33",),
+        ("refine.threshold=label-free",),
+    ],
 )
 def test_masks_are_those_of_the_refiner(data: DataConfig, tmp_path: Path, extra: tuple[str, ...]) -> None:
     session = refined(data, tmp_path, *extra)
@@ -140,12 +148,18 @@ def test_report_and_comparison_name_the_method(
 
 def test_the_measurement_scores_both_methods(session: Session) -> None:
     run = open_run(session.run.folder.parent, "local")
-    rows = measured(run, backgrounds=[0.15, 0.3], iterations=[1, 2], device=torch.device("cpu"), every=2)
-    assert [row.title for row in rows[:3]] == ["crf, irn", "local, 1 iterations", "local, 2 iterations"]
+    rows = measured(
+        run, backgrounds=[0.15, 0.3], iterations=[1, 2], sides=[40], device=torch.device("cpu"), every=2
+    )
+    assert [row.title for row in rows[:3]] == [
+        "crf, irn",
+        "local, 1 iterations at 40",
+        "local, 2 iterations at 40",
+    ]
     assert [row.background for row in rows] == [0.15] * 3 + [0.3] * 3
     assert all(row.images == 6 and row.seconds > 0 and 0 < row.miou <= 1 for row in rows)
     assert len({row.miou for row in rows[:3]}) == 3
-    whole = measured(run, backgrounds=[], iterations=[2], device=torch.device("cpu"), every=1)
+    whole = measured(run, backgrounds=[], iterations=[], sides=[], device=torch.device("cpu"), every=1)
     report = json.loads(report_paths(session.run)[1].read_text(encoding="utf-8"))
     assert whole[1].miou == pytest.approx(report["refine.miou"])
     assert whole[1].unsure == pytest.approx(report["refine.unsure_of_truth"])
@@ -156,4 +170,4 @@ def test_the_measurement_needs_masks(tmp_path: Path) -> None:
     session = refined(data, tmp_path / "ws")
     run = open_run(session.run.folder.parent, "local")
     with pytest.raises(UserError, match="no training image has a mask"):
-        measured(run, backgrounds=[], iterations=[1], device=torch.device("cpu"), every=1)
+        measured(run, backgrounds=[], iterations=[], sides=[], device=torch.device("cpu"), every=1)

@@ -195,7 +195,12 @@ class RefineConfig:
     unsure: float = option(
         0.6, "a pixel whose most probable class is below this probability becomes 255", low=0, high=1
     )
-    max_side: int = option(1024, "refined at most at this long side, in pixels", low=32)
+    max_side: int = option(1024, "decided (crf: refined) at most at this long side, in pixels", low=32)
+    local_side: int = option(
+        160,
+        "local: refined at most at this long side, in pixels: small, for its reach is in pixels too",
+        low=32,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
