@@ -61,13 +61,13 @@ class _Method:
     def __init__(
         self,
         title: str,
-        config: RefineConfig,
+        unsure: float,
         seeds: SeedReader,
         posterior: Callable[[Seed], NDArray[np.float32]],
         clock: Callable[[], float],
         labels: int,
     ) -> None:
-        self.title, self.unsure = title, config.unsure
+        self.title, self.unsure = title, unsure
         self.seeds, self.posterior, self.clock = seeds, posterior, clock
         self.labels, self.masks = np.zeros((2, labels, labels + 1), np.int64)
         self.seconds = 0.0
@@ -137,7 +137,9 @@ def measured(
 def _crf(config: RefineConfig, cams: Artifact, background: float, labels: int) -> _Method:
     seeds = SeedReader(cams, config.max_side, background)
     refiner = CrfRefiner(seeds, config)
-    return _Method(f"crf, {config.preset}", config, seeds, refiner.posterior, time.process_time, labels)
+    return _Method(
+        f"crf, {config.preset}", config.unsure, seeds, refiner.posterior, time.process_time, labels
+    )
 
 
 def _local(
@@ -147,7 +149,9 @@ def _local(
     refiner = LocalRefiner(seeds, config, device)
     title = f"local, {config.iterations} iterations at {seeds.max_side}"
     clock = time.process_time if device.type == "cpu" else time.perf_counter
-    return _Method(title, config, seeds, lambda seed: refiner.posterior(seed).cpu().numpy(), clock, labels)
+    return _Method(
+        title, config.local_unsure, seeds, lambda seed: refiner.posterior(seed).cpu().numpy(), clock, labels
+    )
 
 
 def _take_turns(methods: Sequence[_Method], samples: Sequence[Sample], background: float) -> None:
@@ -160,8 +164,8 @@ def _take_turns(methods: Sequence[_Method], samples: Sequence[Sample], backgroun
             bar.update()
 
 
-def _print(rows: Sequence[Row], unsure: float) -> None:
-    print(f"\n{rows[0].images} training images; unsure below {unsure:g}\n")
+def _print(rows: Sequence[Row]) -> None:
+    print(f"\n{rows[0].images} training images\n")
     print("| background | method | images/s | of the CRF's | mIoU | where sure | left out, % |")
     print("|---|---|---|---|---|---|---|")
     crf = rows[0]
@@ -203,7 +207,7 @@ def main() -> None:
         )
     except UserError as error:
         raise SystemExit(f"{error}") from None
-    _print(rows, run.config.refine.unsure)
+    _print(rows)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class LocalRefiner:
         return tensor.to(self.device, non_blocking=True)
 
     def _decided(self, seed: Seed, posterior: Tensor) -> Arrays:
-        return decide(seed, posterior.cpu().numpy(), self.config.unsure)
+        return decide(seed, posterior.cpu().numpy(), self.config.local_unsure)
 
 
 def read_ahead(pool: Executor, read: SeedReader, samples: Sequence[Sample]) -> Iterator[Seed]:

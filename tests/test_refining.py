@@ -70,7 +70,7 @@ def expected(
     "extra",
     [
         (),
-        ("refine.max_side=40", "refine.unsure=0.55"),
+        ("refine.max_side=40", "refine.local_unsure=0.55"),
         ("refine.local_side=33",),
         ("refine.threshold=label-free",),
     ],
@@ -83,11 +83,11 @@ def test_masks_are_those_of_the_refiner(data: DataConfig, tmp_path: Path, extra:
     found, undecided = Artifact(session.planned["refine"].path), 0
     for sample in session.dataset.split("train").samples:
         best, surest = expected(session, sample, background)
-        mask = np.where(surest < config.unsure, np.uint8(255), best)
+        mask = np.where(surest < config.local_unsure, np.uint8(255), best)
         assert np.array_equal(found.read(sample.id, "labels"), resize_labels(best, sample.size))
         assert np.array_equal(found.read(sample.id, "masks"), resize_labels(mask, sample.size))
         undecided += int((mask == 255).sum())
-    assert undecided > 0
+    assert (undecided > 0) == (config.local_unsure > 0)
 
 
 def test_workers_do_not_matter_and_no_process_is_started(

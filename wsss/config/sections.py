@@ -193,9 +193,15 @@ class RefineConfig:
         0.15, "background score beside CAMs in [0, 1]: the threshold of the seed", low=0, high=1
     )
     unsure: float = option(
-        0.6, "a pixel whose most probable class is below this probability becomes 255", low=0, high=1
+        0.6, "crf: a pixel whose most probable class is below this probability becomes 255", low=0, high=1
     )
     max_side: int = option(1024, "decided (crf: refined) at most at this long side, in pixels", low=32)
+    local_unsure: float = option(
+        0.0,
+        "local: the same; its probabilities are softer, so 0 leaves none out (docs/refiners.md)",
+        low=0,
+        high=1,
+    )
     local_side: int = option(
         160,
         "local: refined at most at this long side, in pixels: small, for its reach is in pixels too",
