@@ -93,6 +93,7 @@ def test_a_second_run_computes_nothing(
     ("change", "recomputed"),
     [
         ("refine.preset=psa", ["refine", "segment"]),
+        ("refine.method=local", ["refine", "segment"]),
         ("cams.flip=false", ["cams", "refine", "segment"]),
         ("segment.weight_sr_f=0", ["segment"]),
         ("segment.supervision=full", ["segment"]),

@@ -34,7 +34,7 @@ def measure(
 ) -> Values | None:
     """Measures of a stage's artifact, or None for `classify` and for a split without images.
 
-    ``cams``: the seed at the configured background score, and the whole sweep. ``refine``: the CRF's labels.
+    ``cams``: the seed at the configured background score, and the whole sweep. ``refine``: the refined labels.
     ``segment``: predictions of the validation split. Scores where images have masks, indicators for all.
     """
     samples = scored_samples(planned.name, config, dataset)

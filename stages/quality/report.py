@@ -21,7 +21,7 @@ from wsss.weights import weights_identity
 
 SCHEMA = 1
 """Of report.json: raised when a key changes its meaning; docs/report.md describes it."""
-SOURCE_VERSION = 2
+SOURCE_VERSION = 3
 """Raised when a page is drawn differently from the same figures, so that old pages are drawn anew."""
 
 

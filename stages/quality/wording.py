@@ -6,7 +6,7 @@ from stages.quality.values import Values
 
 STAGE_TITLES = {
     "cams": "Seed (class activation maps)",
-    "refine": "Pseudo-masks (after the CRF)",
+    "refine": "Pseudo-masks",
     "segment": "Predictions of the trained network",
 }
 
@@ -44,8 +44,8 @@ INDICATORS: dict[str, Indicator] = {
         "ranks thresholds on one of two data sets only; not to be trusted alone",
     ),
     "cam_agreement": Indicator(
-        "agreement of CAM and CRF",
-        "Kappa between the seed and the CRF's result: low where the CRF overruled the network.",
+        "agreement of CAM and pseudo-mask",
+        "Kappa between the seed and its refinement: low where that overruled the network.",
         "ranks CRF presets on one of two data sets only; finds images that went wrong",
     ),
     "edge_alignment": Indicator(
@@ -93,11 +93,17 @@ def stage_sentences(stage: str, values: Values, refine: dict[str, object]) -> li
         ]
     if stage == "refine":
         return [
-            f"The seed after a dense CRF (preset {refine['preset']}), from the threshold {values['threshold']:.2f}, "
-            f"chosen by {values['threshold_chosen_by']}; {of}. Scored are the CRF's labels, which every pixel has; the "
-            "network learns from masks in which unsure pixels are left out."
+            f"The seed after {_method(refine)}, from the threshold {values['threshold']:.2f}, "
+            f"chosen by {values['threshold_chosen_by']}; {of}. Scored are the refined labels, which every pixel has; "
+            "the network learns from masks in which unsure pixels are left out."
         ]
     return [f"What the deployed network says about images it has not learned from, without CRF, {of}."]
+
+
+def _method(refine: dict[str, object]) -> str:
+    if refine["method"] == "local":
+        return f"local refinement ({refine['iterations']} iterations)"
+    return f"a dense CRF (preset {refine['preset']})"
 
 
 def _images(values: Values) -> str:
