@@ -76,8 +76,7 @@ def _segment_view(config: Config, dataset: Dataset) -> Dataset:
     weak = dataset.weak()
     if config.segment.supervision == "pseudo":
         return weak
-    training = dataset.split(config.data.train_split).samples
-    return replace(weak, samples=training + weak.split(config.data.val_split).samples)
+    return dataset.split(config.data.train_split).joined(weak.split(config.data.val_split))
 
 
 def _segment_inputs(config: Config) -> tuple[str, ...]:

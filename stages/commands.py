@@ -81,8 +81,13 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
         )
     if writable:
         workspace.make()
-    index = workspace.file_index(config.data.root)
-    dataset = open_dataset(config.data, cache=index if writable else None, progress=processes.leads())
+    dataset = open_dataset(
+        config.data,
+        cache=workspace.file_index(config.data.root),
+        listing=workspace.listing(config.data.root),
+        writable=writable,
+        progress=processes.leads(),
+    )
     planned = {item.name: item for item in plan(config, dataset, workspace.root)}
     return Session(config, dataset, planned, workspace, run, _preset(request, run))
 

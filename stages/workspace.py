@@ -2,6 +2,7 @@
 
 <workspace>/artifacts/<stage>/<fingerprint>.h5    and .json: how it was computed
 <workspace>/scores/                               scores by what they depend on
+<workspace>/files-<data set>.json                 a data set's checked files, and .listing: its samples
 <workspace>/<run>/config.toml, run.json, log.jsonl, overview.png
 """
 
@@ -37,6 +38,10 @@ class Workspace:
     def file_index(self, data_root: str) -> Path:
         """The cache of a data set's checked files."""
         return self.root / f"files-{hashlib.sha256(data_root.encode()).hexdigest()[:12]}.json"
+
+    def listing(self, data_root: str) -> Path:
+        """What a long listing said, see `data.listing_cache`."""
+        return self.file_index(data_root).with_suffix(".listing")
 
     def make(self) -> None:
         """Create the folder and make sure that files can be written.
