@@ -11,13 +11,14 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from data import Dataset
 from stages.context import Context
 from wsss import processes
-from wsss.artifacts import Artifact, DamagedArtifactError, Stamp, exclusive, write_text
+from wsss.artifacts import DamagedArtifactError, Stamp, check_artifact, exclusive, write_text
 from wsss.config import Config, TrainConfig, to_tree
 from wsss.errors import UserError
 from wsss.weights import weights_identity
@@ -119,15 +120,18 @@ class Planned:
 def plan(config: Config, dataset: Dataset, workspace: Path) -> tuple[Planned, ...]:
     """The stages that this configuration needs, in order, each with its artifact's name."""
     needed = _needed(config)
+    digests: dict[Callable[[Config, Dataset], Dataset], str] = {}  # three stages have one view
     planned: dict[str, Planned] = {}
     for stage in STAGES:
         if stage.name not in needed:
             continue
+        if stage.view not in digests:
+            digests[stage.view] = stage.view(config, dataset).digest(masks=True)
         stamp = Stamp(
             stage=stage.name,
             version=stage.version,
             seed=config.seed,
-            data=stage.view(config, dataset).digest(masks=True),
+            data=digests[stage.view],
             config=_section(config, stage.name),
             inputs={name: planned[name].stamp.fingerprint for name in stage.inputs(config)},
             classes=dataset.classes,
@@ -166,6 +170,11 @@ def execute(
         UserError: an input is missing.
     """
     inputs = {name: everything[name] for name in planned.stage.inputs(config)}
+    if processes.leads():
+        _set_aside_damaged([planned], say)
+        if planned.cached and not force:
+            return processes.agreed(False)
+        _set_aside_damaged(list(inputs.values()), say)
     context = Context(
         config=config,
         data=planned.stage.view(config, dataset),
@@ -176,9 +185,6 @@ def execute(
     )
     if not processes.leads():
         return _help(planned, context)
-    _set_aside_damaged([planned, *inputs.values()], say)
-    if planned.cached and not force:
-        return processes.agreed(False)
     _require(inputs, planned.name)
     with exclusive(
         planned.path, lambda: say(f"{planned.name}: another process computes this; waiting for it")
@@ -218,7 +224,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 def software_versions() -> dict[str, str]:
     """Versions of what results depend on."""
     names = ("torch", "torchvision", "timm", "numpy", "h5py", "pydensecrf2", "pillow")
-    return {name: importlib.metadata.version(name) for name in names}
+    return {name: _version(name) for name in names}
+
+
+@cache
+def _version(name: str) -> str:
+    return importlib.metadata.version(name)
 
 
 def _needed(config: Config) -> set[str]:
@@ -256,7 +267,7 @@ def _set_aside_damaged(items: list[Planned], say: Callable[[str], None]) -> None
         if not item.cached:
             continue
         try:
-            Artifact(item.path, fingerprint=item.stamp.fingerprint).close()
+            check_artifact(item.path, item.stamp.fingerprint)
         except DamagedArtifactError as error:
             aside = item.path.with_name(f"{item.path.name}.damaged-{time.time_ns()}")
             item.path.rename(aside)

@@ -124,10 +124,10 @@ class Run:
         self,
         config: Config,
         stages: Mapping[str, Planned],
-        measures: Mapping[str, Mapping[str, Any]],
+        headlines: Mapping[str, Mapping[str, Any]],
         preset: Mapping[str, Any],
     ) -> None:
-        """Write config.toml and run.json: fingerprint, material and main scores of every finished stage."""
+        """Write config.toml and run.json: fingerprint, material and single figures of every finished stage."""
         write_text(self.config_file, to_toml(config))
         entries = {
             name: {
@@ -135,7 +135,7 @@ class Run:
                 "material": item.stamp.material,
                 "bytes": item.path.stat().st_size,
                 "computed": computed(item),
-                "scores": _headline(measures.get(name, {})),
+                "scores": dict(headlines.get(name, {})),
             }
             for name, item in stages.items()
             if item.cached
@@ -193,11 +193,6 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
 
 def _fingerprints(stages: Mapping[str, Planned]) -> dict[str, str]:
     return {name: item.stamp.fingerprint for name, item in stages.items()}
-
-
-def _headline(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The single figures among a stage's measures; lists are in report.json."""
-    return {key: value for key, value in values.items() if not isinstance(value, list)}
 
 
 def _is_remains(path: Path) -> bool:

@@ -177,6 +177,24 @@ def write_sharded(
     processes.wait()
 
 
+def check_artifact(path: Path, fingerprint: str) -> None:
+    """Make sure that a file is the artifact of this fingerprint, as `Artifact` does, without reading its ids.
+
+    Raises:
+        DamagedArtifactError: not HDF5, cut off, not an artifact, or of another fingerprint.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            found = str(file.attrs["fingerprint"])
+            whole = "ids" in file  # written last; HDF5 itself refuses a file that is cut off
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise DamagedArtifactError(f"{path}: not a whole artifact ({error})") from None
+    if not whole:
+        raise DamagedArtifactError(f"{path}: not a whole artifact (no ids)")
+    if found != fingerprint:
+        raise DamagedArtifactError(f"{path}: holds {found}, not {fingerprint}")
+
+
 class Artifact:
     """A finished artifact, read lazily; safe to hand to worker processes (fork, forkserver or spawn).
 
