@@ -18,9 +18,10 @@ from typing import Any
 from data import Dataset
 from stages.context import Context
 from wsss import processes
-from wsss.artifacts import DamagedArtifactError, Stamp, check_artifact, exclusive, write_text
+from wsss.artifacts import Artifact, DamagedArtifactError, Stamp, write_text
 from wsss.config import Config, TrainConfig, to_tree
 from wsss.errors import UserError
+from wsss.locks import exclusive
 from wsss.weights import weights_identity
 
 
@@ -267,7 +268,7 @@ def _set_aside_damaged(items: list[Planned], say: Callable[[str], None]) -> None
         if not item.cached:
             continue
         try:
-            check_artifact(item.path, item.stamp.fingerprint)
+            Artifact(item.path, fingerprint=item.stamp.fingerprint).close()
         except DamagedArtifactError as error:
             aside = item.path.with_name(f"{item.path.name}.damaged-{time.time_ns()}")
             item.path.rename(aside)

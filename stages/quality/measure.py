@@ -25,15 +25,20 @@ def measure(
     scored = scored_images(planned.name, config, dataset)
     if planned.name == "classify" or not len(scored):
         return None
-    key = measure_key(planned, config, dataset)
-    # The fingerprint is in the name for `prune`.
-    path = workspace / "scores" / f"{planned.name}-{planned.stamp.fingerprint}-{key}.json"
-    if not path.exists():
+    measured = place_of(planned, config, dataset, workspace)
+    if not measured.path.exists():
         from stages.quality.measuring import measured_artifact  # an unchanged run does without its imports
 
         values = measured_artifact(planned, everything, config, scored.samples, dataset.classes)
-        write_text(path, json.dumps(values, ensure_ascii=False, allow_nan=False))
-    return Measured(key, path)
+        write_text(measured.path, json.dumps(values, ensure_ascii=False, allow_nan=False))
+    return measured
+
+
+def place_of(planned: Planned, config: Config, dataset: Dataset, workspace: Path) -> Measured:
+    """Where a stage's measures are, or will be: under a name of what they depend on."""
+    key = measure_key(planned, config, dataset)
+    # The fingerprint is in the name for `prune`.
+    return Measured(key, workspace / "scores" / f"{planned.name}-{planned.stamp.fingerprint}-{key}.json")
 
 
 def scored_images(stage: str, config: Config, dataset: Dataset) -> Dataset:
