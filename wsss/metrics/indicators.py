@@ -19,6 +19,9 @@ CHOICE = (0.05, 0.6)
 COLOUR_LEVELS = 4
 """Per channel: 64 colours. With 512 the choice of threshold is the same, from sparser counts."""
 
+_SIDE = np.array([0] + [1] * 254 + [2])
+"""Of a mask's value: background, any class, left out."""
+
 
 def agreement(first: Labels, second: Labels) -> float:
     """Cohen's kappa of two label maps (H, W): 1 where all pixels agree, 0 as good as chance, NaN if undefined.
@@ -101,11 +104,10 @@ def label_free_threshold(curve: Curve) -> float | None:
 
 def colour_information(image: NDArray[np.uint8], labels: Labels) -> float:
     """The same of a mask (H, W), any class against background, in bits; 255 is left out. NaN if all is."""
-    known = labels != 255
-    colour, inside = _colour(image)[known.ravel()], (labels[known] > 0).astype(np.int64)
-    if not len(colour):
+    sides = _SIDE[labels.ravel()]
+    joint = np.bincount(_colour(image) * 3 + sides, minlength=3 * COLOUR_LEVELS**3).reshape(-1, 3)[:, :2]
+    if not joint.any():
         return float("nan")
-    joint = np.bincount(colour * 2 + inside, minlength=2 * COLOUR_LEVELS**3).reshape(-1, 2)
     return float(_information(joint[:, 1:], joint.sum(1, keepdims=True))[0])
 
 
@@ -177,8 +179,9 @@ def _xlogx(counts: NDArray[np.integer]) -> NDArray[np.float64]:
 
 def _colour(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(h, w, 3) -> (P,) index of each pixel's colour."""
-    levels = (image.reshape(-1, 3) // (256 // COLOUR_LEVELS)).astype(np.int64)
-    return np.asarray(levels @ np.array([COLOUR_LEVELS**2, COLOUR_LEVELS, 1]))
+    levels = (image // np.uint8(256 // COLOUR_LEVELS)).reshape(-1, 3)
+    red, green, blue = (levels[:, channel] for channel in range(3))  # below 4: their index is below 64
+    return ((red * np.uint8(COLOUR_LEVELS) + green) * np.uint8(COLOUR_LEVELS) + blue).astype(np.int64)
 
 
 def _smoothed(grey: NDArray[np.int16]) -> NDArray[np.int16]:
