@@ -23,7 +23,7 @@ class Steps:
         )  # of the positive half; NaN at last
         self._below = np.zeros(1 << 16, np.uint8)
         self._below[: len(ends)] = np.searchsorted(self.limits, ends, side="right")
-        self._inside = np.full(1 << 16, np.inf, np.float32)
+        self._inside = np.full(1 << 16, np.nan, np.float32)  # which nothing reaches, not even infinity
         keys = self.limits.view(np.uint32) >> 16
         within = self.limits > ends[keys]
         self._inside[keys[within]] = self.limits[within]
