@@ -32,7 +32,13 @@ _Memory = dict[str, tuple[_Stamp, Facts]]  # by "image:" or "mask:" and the path
 
 
 def index_files(
-    images: Sequence[Path], masks: Sequence[Mask], *, root: Path, cache: Path | None, progress: bool
+    images: Sequence[Path],
+    masks: Sequence[Mask],
+    *,
+    root: Path,
+    cache: Path | None,
+    progress: bool,
+    writable: bool = True,
 ) -> dict[Path | Mask, Facts]:
     """Check every file and return its facts.
 
@@ -43,6 +49,7 @@ def index_files(
         cache: JSON file of earlier facts, ignored if damaged or of another root; None remembers nothing.
             A file counts as unchanged as long as its length and modification time stay.
         progress: show a bar while files are decoded.
+        writable: whether the cache may be written.
 
     Returns:
         The facts of every path and mask given.
@@ -50,7 +57,7 @@ def index_files(
     Raises:
         UserError: files that cannot be used (ten named, the rest counted), or a cache that cannot be written.
     """
-    if cache is not None:
+    if cache is not None and writable:
         _check_writable(cache)
     memory = _load(cache, root) if cache is not None else {}
     jobs = [_Job(path, path, f"image:{_relative(path, root)}") for path in images]
@@ -65,7 +72,7 @@ def index_files(
             else:
                 problems.append(str(found))
     finally:  # what is known already survives a bad file and Ctrl-C
-        if cache is not None and todo:
+        if cache is not None and writable and todo:
             _save(memory, cache, root)
     _raise(problems)
     return {job.item: memory[job.key][1] for job in jobs}

@@ -11,15 +11,17 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from data import Dataset
 from stages.context import Context
 from wsss import processes
-from wsss.artifacts import Artifact, DamagedArtifactError, Stamp, exclusive, write_text
+from wsss.artifacts import Artifact, DamagedArtifactError, Stamp, write_text
 from wsss.config import Config, TrainConfig, to_tree
 from wsss.errors import UserError
+from wsss.locks import exclusive
 from wsss.weights import weights_identity
 
 
@@ -76,8 +78,7 @@ def _segment_view(config: Config, dataset: Dataset) -> Dataset:
     weak = dataset.weak()
     if config.segment.supervision == "pseudo":
         return weak
-    training = dataset.split(config.data.train_split).samples
-    return replace(weak, samples=training + weak.split(config.data.val_split).samples)
+    return dataset.split(config.data.train_split).joined(weak.split(config.data.val_split))
 
 
 def _segment_inputs(config: Config) -> tuple[str, ...]:
@@ -120,15 +121,18 @@ class Planned:
 def plan(config: Config, dataset: Dataset, workspace: Path) -> tuple[Planned, ...]:
     """The stages that this configuration needs, in order, each with its artifact's name."""
     needed = _needed(config)
+    digests: dict[Callable[[Config, Dataset], Dataset], str] = {}  # three stages have one view
     planned: dict[str, Planned] = {}
     for stage in STAGES:
         if stage.name not in needed:
             continue
+        if stage.view not in digests:
+            digests[stage.view] = stage.view(config, dataset).digest(masks=True)
         stamp = Stamp(
             stage=stage.name,
             version=stage.version,
             seed=config.seed,
-            data=stage.view(config, dataset).digest(masks=True),
+            data=digests[stage.view],
             config=_section(config, stage.name),
             inputs={name: planned[name].stamp.fingerprint for name in stage.inputs(config)},
             classes=dataset.classes,
@@ -167,6 +171,11 @@ def execute(
         UserError: an input is missing.
     """
     inputs = {name: everything[name] for name in planned.stage.inputs(config)}
+    if processes.leads():
+        _set_aside_damaged([planned], say)
+        if planned.cached and not force:
+            return processes.agreed(False)
+        _set_aside_damaged(list(inputs.values()), say)
     context = Context(
         config=config,
         data=planned.stage.view(config, dataset),
@@ -177,9 +186,6 @@ def execute(
     )
     if not processes.leads():
         return _help(planned, context)
-    _set_aside_damaged([planned, *inputs.values()], say)
-    if planned.cached and not force:
-        return processes.agreed(False)
     _require(inputs, planned.name)
     with exclusive(
         planned.path, lambda: say(f"{planned.name}: another process computes this; waiting for it")
@@ -219,7 +225,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 def software_versions() -> dict[str, str]:
     """Versions of what results depend on."""
     names = ("torch", "torchvision", "timm", "numpy", "h5py", "pydensecrf2", "pillow")
-    return {name: importlib.metadata.version(name) for name in names}
+    return {name: _version(name) for name in names}
+
+
+@cache
+def _version(name: str) -> str:
+    return importlib.metadata.version(name)
 
 
 def _needed(config: Config) -> set[str]:

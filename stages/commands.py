@@ -8,6 +8,7 @@ from typing import Any
 from data import Dataset, open_dataset
 from stages import Planned, differences, execute, plan
 from stages.quality.measure import measure
+from stages.quality.measured import Measures
 from stages.quality.report import Subject, bring_up_to_date, flat, report_paths
 from stages.tables import aligned, human_bytes, human_seconds
 from stages.workspace import Run, Workspace, computed, prune
@@ -44,14 +45,14 @@ class Session:
     run: Run
     preset: dict[str, Any]
 
-    def measures(self) -> dict[str, dict[str, Any]]:
+    def measures(self) -> Measures:
         """Measures of every cached stage that has any, by name; computed where they are not kept."""
         found = {
             name: measure(item, self.planned, self.config, self.dataset, self.workspace.root)
             for name, item in self.planned.items()
             if item.cached
         }
-        return {name: values for name, values in found.items() if values is not None}
+        return Measures({name: measured for name, measured in found.items() if measured is not None})
 
     def subject(self) -> Subject:
         """What the run's report is about."""
@@ -81,8 +82,13 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
         )
     if writable:
         workspace.make()
-    index = workspace.file_index(config.data.root)
-    dataset = open_dataset(config.data, cache=index if writable else None, progress=processes.leads())
+    dataset = open_dataset(
+        config.data,
+        cache=workspace.file_index(config.data.root),
+        listing=workspace.listing(config.data.root),
+        writable=writable,
+        progress=processes.leads(),
+    )
     planned = {item.name: item for item in plan(config, dataset, workspace.root)}
     return Session(config, dataset, planned, workspace, run, _preset(request, run))
 
@@ -102,12 +108,16 @@ def compute_missing(session: Session) -> list[str]:
         return [item.name for item in session.planned.values() if _execute(session, item, force=False)]
     session.run.announce(session.planned)
     fresh = []
+    unsaid = False  # whether the report may lack a cached stage: it is told before hours go by
     for item in session.planned.values():
-        if _execute(session, item, force=False):
+        if unsaid and not item.cached:
+            refresh_report(session)
+        if computed_now := _execute(session, item, force=False):
             fresh.append(item.name)
+            refresh_report(session)
         else:
             print(f"{item.name}: cached")
-        refresh_report(session)
+        unsaid = not computed_now
     return fresh
 
 
@@ -161,7 +171,7 @@ def run_report(request: Request, *, tensorboard: bool = False) -> None:
         )
     session = open_session(request)
     subject = refresh_report(session)
-    print(table(session, subject.measures, []))
+    print(table(session, subject.measures.headlines(), []))
     if not subject.measures:
         raise UserError("nothing to report on: none of the stages cams, refine and segment is cached")
     for path in report_paths(session.run):
@@ -242,7 +252,7 @@ def _preset(request: Request, run: Run) -> dict[str, Any]:
 def refresh_report(session: Session) -> Subject:
     """Measure what is new, and bring run.json and the report up to date."""
     subject = session.subject()
-    session.run.save(session.config, session.planned, subject.measures, session.preset)
+    session.run.save(session.config, session.planned, subject.measures.headlines(), session.preset)
     if subject.measures:
         bring_up_to_date(subject)
     return subject
@@ -262,7 +272,7 @@ def _finish(session: Session, fresh: Sequence[str], *, tensorboard: bool) -> Non
     subject = refresh_report(session)
     bring_overview_up_to_date(session, fresh)
     print()
-    print(table(session, subject.measures, fresh))
+    print(table(session, subject.measures.headlines(), fresh))
     print(f"\npictures: {session.run.overview}")
     if subject.measures:
         print(f"report:   {report_paths(session.run)[0]}")

@@ -22,10 +22,10 @@ from wsss.artifacts import (
     Stamp,
     atomic_path,
     canonical_json,
-    exclusive,
     write_artifact,
     write_sharded,
 )
+from wsss.locks import exclusive
 
 STAMP = Stamp(
     stage="cams",

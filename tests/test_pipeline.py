@@ -179,9 +179,10 @@ def test_scores_equal_a_direct_evaluation(finished: Path, data: DataConfig) -> N
         confusion_counts(s.mask.read(), artifact.read(s.id, "predictions"), labels) for s in samples if s.mask
     )
     planned = session.planned
-    scores = measure(planned["segment"], planned, session.config, session.dataset, finished)
-    assert scores is not None
-    assert scores["miou"] == pytest.approx(mask_scores(np.asarray(counts), len(samples)).miou)
+    measured = measure(planned["segment"], planned, session.config, session.dataset, finished)
+    assert measured is not None
+    assert measured.headline["miou"] == measured.values["miou"]
+    assert measured.values["miou"] == pytest.approx(mask_scores(np.asarray(counts), len(samples)).miou)
 
 
 def test_scores_follow_the_threshold_without_recomputing_cams(workspace: Path, data: DataConfig) -> None:
@@ -234,7 +235,7 @@ def test_prune_removes_what_no_run_names(
     assert not stale.exists()
     measured = [file.name.split("-")[:2] for file in (workspace / "scores").iterdir()]
     assert {f"{stage}/{fingerprint}.h5" for stage, fingerprint in measured} <= left.keys()
-    assert len(measured) == 3
+    assert len(measured) == 6  # all figures, and the single ones
     assert "removed artifacts" in capsys.readouterr().out
 
 

@@ -10,13 +10,13 @@ position in ``ids``) the data sets ``<field>/<i>``; networks are stored as ``<gr
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,22 +92,6 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold ``<path>.lock``: one process computes an artifact, a second one calls ``waiting`` and then waits.
-
-    The lock is the kernel's (flock), so it ends with its process, however that dies.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def write_artifact(
@@ -197,12 +181,20 @@ class Artifact:
             self.stage = str(attributes["stage"])
             self.fingerprint = str(attributes["fingerprint"])
             self.classes: tuple[str, ...] = tuple(json.loads(attributes["classes"]))
-            self.ids: tuple[str, ...] = tuple(self._open()["ids"].asstr()[:].tolist())
+            self._open()["ids"]  # written last
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise DamagedArtifactError(f"{path}: not a whole artifact ({error})") from None
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise DamagedArtifactError(f"{path}: holds {self.fingerprint}, not {fingerprint}")
-        self._position = {image_id: index for index, image_id in enumerate(self.ids)}
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """All images, in order."""
+        return tuple(image_id.decode() for image_id in self._read("ids").tolist())
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {image_id: index for index, image_id in enumerate(self.ids)}
 
     def __contains__(self, image_id: str) -> bool:
         return image_id in self._position

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.quality.gallery import Exhibit, Panel
+from stages.quality.measured import Values
 from stages.quality.pairing import StagePair, config_differences, pair_stage
 from stages.quality.report import SCHEMA
-from stages.quality.values import Values
 from stages.quality.wording import INDICATORS, STAGE_TITLES
 from wsss.errors import UserError
 from wsss.report.page import percent, render, signed

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +11,19 @@ from typing import Any
 
 from data import Dataset
 from stages import Planned, software_versions
-from stages.quality.gallery import Exhibit, choose, exhibit
-from stages.quality.measure import measure_key, scored_samples
-from stages.quality.values import Values
-from stages.quality.wording import INDICATORS, STAGE_TITLES, stage_sentences
+from stages.quality.measured import Measures, Values
 from stages.workspace import Run, computed
-from wsss.artifacts import Artifact, canonical_json, write_text
+from wsss.artifacts import canonical_json, write_text
 from wsss.config import Config, to_tree
-from wsss.report.page import render
 from wsss.weights import weights_identity
 
 SCHEMA = 1
 """Of report.json: raised when a key changes its meaning; docs/report.md describes it."""
 SOURCE_VERSION = 3
 """Raised when a page is drawn differently from the same figures, so that old pages are drawn anew."""
+
+TAIL = 64
+"""Bytes at the end of report.json that hold its last entry."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Subject:
     preset_name: str
     dataset: Dataset
     planned: Mapping[str, Planned]
-    measures: Mapping[str, Values]
+    measures: Measures
 
 
 def bring_up_to_date(subject: Subject) -> bool:
@@ -55,8 +56,9 @@ def bring_up_to_date(subject: Subject) -> bool:
     if page.exists() and _recorded_material(values_file) == material:
         return False
     values = report_values(subject) | {"material": material}
-    html = render("report.html", **page_context(values, subject))
-    write_text(page, html)
+    from stages.quality.report_page import page_of  # an unchanged run does without its imports
+
+    write_text(page, page_of(values, subject))
     write_text(values_file, json.dumps(values, ensure_ascii=False, allow_nan=False))
     return True
 
@@ -95,27 +97,6 @@ def report_values(subject: Subject) -> Values:
     for name, measured in subject.measures.items():
         values |= {f"{name}.{key}": value for key, value in measured.items()}
     return values
-
-
-def page_context(values: Values, subject: Subject) -> dict[str, Any]:
-    """What the page's template is given."""
-    refine = to_tree(subject.config.refine)
-    stages = [
-        {
-            "name": name,
-            "title": STAGE_TITLES[name],
-            "values": measured,
-            "sentences": stage_sentences(name, dict(measured), refine),
-            "exhibits": exhibits_of(name, subject),
-        }
-        for name, measured in subject.measures.items()
-    ]
-    return {
-        "report": values,
-        "stages": stages,
-        "indicators": INDICATORS,
-        "times": [name for name in subject.planned if f"{name}.fingerprint" in values],
-    }
 
 
 def changed(subject: Subject) -> list[dict[str, Any]]:
@@ -167,46 +148,19 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def exhibits_of(stage: str, subject: Subject) -> list[Exhibit]:
-    """The pictures of one measured stage."""
-    values = dict(subject.measures[stage])
-    samples = {sample.id: sample for sample in scored_samples(stage, subject.config, subject.dataset)}
-    artifacts = {
-        name: Artifact(item.path)
-        for name, item in subject.planned.items()
-        if item.cached and name != "classify"
-    }
-    scores = dict(zip(values["per_image.id"], values["per_image.miou"], strict=True))
-    classes = subject.dataset.classes
-    try:
-        return [
-            exhibit(
-                group,
-                samples[image_id],
-                stage,
-                artifacts,
-                background=values.get("threshold", 0.0),
-                classes=classes,
-                score=scores[image_id],
-            )
-            for group, image_id in choose(stage, values, samples, classes)
-        ]
-    finally:
-        for artifact in artifacts.values():
-            artifact.close()
-
-
 def _material(subject: Subject) -> str:
-    keys = {
-        name: measure_key(subject.planned[name], subject.config, subject.dataset) for name in subject.measures
-    }
+    keys = subject.measures.keys_of_measures()
     fingerprints = {name: item.stamp.fingerprint for name, item in subject.planned.items() if item.cached}
     parts = [SCHEMA, SOURCE_VERSION, keys, fingerprints, changed(subject), settings(subject.config)]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
 
 
 def _recorded_material(path: Path) -> str | None:
+    """What report.json says at its end: the rest of it is long, and may be left unread."""
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["material"])
-    except (OSError, ValueError, KeyError, TypeError):
+        with path.open("rb") as file:
+            file.seek(-min(TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            found = re.search(rb'"material": "([0-9a-f]{16})"}$', file.read())
+    except OSError:
         return None
+    return found[1].decode() if found else None

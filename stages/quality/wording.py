@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stages.quality.values import Values
+from stages.quality.measured import Values
 
 STAGE_TITLES = {
     "cams": "Seed (class activation maps)",
