@@ -11,11 +11,11 @@ from pathlib import Path
 from stages import STAGE_NAMES
 from stages.ablation.command import add_ablate, run_ablate_command
 from stages.commands import Request, run_all, run_prune, run_report, run_stage, show_config, show_status
+from stages.faults import explained, printable
 from stages.inputs import run_check, run_tags
 from stages.products import add_export, add_predict, run_product
 from stages.start import run_init
 from wsss import interrupt, processes
-from wsss.artifacts import DamagedArtifactError
 from wsss.errors import UserError
 
 COOPERATING = ("run", "stage", "predict")
@@ -37,13 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with processes.together():
             return _dispatch(options)
-    except (UserError, DamagedArtifactError, OSError) as error:
-        if options.debug:
-            traceback.print_exc()
-        return _explain(error)
     except (interrupt.Interrupted, KeyboardInterrupt):
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Exception as error:
+        if options.debug:
+            traceback.print_exc()
+        return _explain(error)
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -58,16 +58,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def _explain(error: UserError | DamagedArtifactError | OSError) -> int:
+def _explain(error: Exception) -> int:
     """Say in few lines what went wrong and what to do; returns the exit status."""
-    if isinstance(error, UserError):
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    if isinstance(error, DamagedArtifactError):
-        print(f"error: {error}\nDelete that file and run again: it is computed anew.", file=sys.stderr)
-    else:
-        print(f"error: {error}; nothing finished is lost, the same command goes on", file=sys.stderr)
-    return EXIT_FAULT
+    print(f"error: {printable(explained(error))}", file=sys.stderr)
+    return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAULT
 
 
 def _dispatch(options: argparse.Namespace) -> int:
@@ -92,7 +86,7 @@ def _dispatch(options: argparse.Namespace) -> int:
     elif options.command == "stage":
         run_stage(request, options.stage, force=options.force, tensorboard=options.tensorboard)
     elif options.command == "status":
-        show_status(request)
+        show_status(request, check=options.verify)
     elif options.command == "check":
         request = Request(options.file or options.config, options.set, options.name, options.workspace)
         run_check(request, duplicates=options.duplicates)
@@ -153,9 +147,10 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("stage", choices=STAGE_NAMES, metavar="NAME", help=", ".join(STAGE_NAMES))
     _tensorboard(stage)
     stage.add_argument("--force", action="store_true", help="compute it even if it is cached")
-    _command(
+    status = _command(
         commands, "status", "what is cached, what would run, and why", "status --config configs/sample.toml"
     )
+    status.add_argument("--verify", action="store_true", help="hold every artifact against its checksum")
     _command(
         commands, "config", "print every key with its value and meaning", "config --set refine.preset=psa"
     )

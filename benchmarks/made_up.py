@@ -18,7 +18,8 @@ from stages import Planned
 from stages.commands import Request, Session, bring_overview_up_to_date, open_session, refresh_report
 from stages.quality.measure import place_of, scored_images
 from stages.quality.measuring import measured_artifact
-from wsss.artifacts import Arrays, write_artifact, write_text
+from wsss.artifacts import Arrays, write_artifact
+from wsss.files import write_text
 from wsss.metrics import THRESHOLDS
 
 SIZE = (24, 32)

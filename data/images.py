@@ -74,6 +74,7 @@ def _decode(data: bytes, path: Path, convert: Callable[[ImageFile.ImageFile, Pat
         raise UserError(f"{path}: the file is empty (0 bytes): replace it or remove it from the list.")
     try:
         with _quiet, Image.open(BytesIO(data)) as image:
+            _refuse_programs(image, path)
             pixels = convert(image, path)
             return np.ascontiguousarray(_UPRIGHT.get(_orientation(image), _as_is)(pixels))
     except (UserError, MemoryError):
@@ -94,6 +95,12 @@ def _decode(data: bytes, path: Path, convert: Callable[[ImageFile.ImageFile, Pat
         raise UserError(
             f"{path}: damaged or truncated ({reason}): copy it again or remove it from the list."
         ) from error
+
+
+def _refuse_programs(image: ImageFile.ImageFile, path: Path) -> None:
+    """PostScript is a program: Pillow would have Ghostscript run it."""
+    if image.format == "EPS":
+        raise UserError(f"{path}: PostScript is a program and is not run: save it as PNG or JPEG.")
 
 
 def _to_rgb(opened: ImageFile.ImageFile, path: Path) -> UInt8:

@@ -1,10 +1,9 @@
 """One pass over the files: every one is hashed and decoded once, and what was found is remembered."""
 
 import hashlib
-import json
 import os
+import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from tqdm import tqdm
 from data.images import decode_image, read_bytes
 from data.masks import Facts, Mask
 from wsss.errors import UserError, listed
+from wsss.files import set_aside, write_text
+from wsss.json_files import parse_sealed, sealed_json
 
-_SCHEMA = "wsss-index-1"
+_SCHEMA = "wsss-index-2"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def index_files(
     """
     if cache is not None and writable:
         _check_writable(cache)
-    memory = _load(cache, root) if cache is not None else {}
+    memory = _load(cache, root, writable=writable) if cache is not None else {}
     jobs = [_Job(path, path, f"image:{_relative(path, root)}") for path in images]
     jobs += [_Job(mask, mask.file, _mask_key(mask, root)) for mask in masks]
     stamps = {job.key: _stamp(job.path) for job in jobs}
@@ -151,15 +152,26 @@ def _unwritable(cache: Path, error: OSError) -> UserError:
     )
 
 
-def _load(cache: Path, root: Path) -> _Memory:
-    """Read the cache; a missing, damaged or foreign one is empty."""
+def _load(cache: Path, root: Path, *, writable: bool) -> _Memory:
+    """Read the cache; a missing, damaged or foreign one is empty, and every file is checked anew."""
     try:
-        stored = json.loads(cache.read_bytes())
+        stored = _sealed(cache, writable=writable)
         if (stored["schema"], stored["root"]) != (_SCHEMA, str(root.absolute())):
             return {}
         return {key: _entry(value) for key, value in stored["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def _sealed(cache: Path, *, writable: bool) -> Any:
+    """The content of the cache's file; one that has changed since it was written is set aside where that may be."""
+    content = cache.read_bytes()
+    try:
+        return parse_sealed(content)
+    except ValueError as error:
+        done = f"set aside as {set_aside(cache).name}" if writable else "not used"
+        print(f"{cache}: not as written ({error}); {done}, every file is checked anew", file=sys.stderr)
+        raise
 
 
 def _entry(value: Any) -> tuple[_Stamp, Facts]:
@@ -177,13 +189,7 @@ def _save(memory: _Memory, cache: Path, root: Path) -> None:
         for key, (stamp, facts) in memory.items()
     }
     stored = {"schema": _SCHEMA, "root": str(root.absolute()), "files": files}
-    draft = cache.with_name(f"{cache.name}.tmp-{os.getpid()}-{threading.get_ident()}")
     try:
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump(stored, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(cache)
+        write_text(cache, sealed_json(stored))
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise _unwritable(cache, error) from error

@@ -113,7 +113,7 @@ class _Reader:
         while True:
             try:
                 value, end = self.scan(self.text, self.at)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # also of numbers with thousands of digits
                 if len(self.text) - self.at > _LARGEST or not self._more():
                     raise self._refused(getattr(error, "msg", str(error))) from error
                 continue
@@ -143,7 +143,7 @@ class _Reader:
         after = "," if numbers.rstrip(_SPACE).endswith(",") else ""
         try:
             value, _ = self.scan(f"{name}{self.skipped}: {filled}{after}{rest[len(numbers) :]}")
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return None  # said where the whole entry is read
         start, self.at = self.offset + self.at, end
         return value, start, len(raw)

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wsss.files import atomic_path
 
 Int64 = NDArray[np.int64]
 _MAGIC = b"columns1"
@@ -55,15 +55,9 @@ def write_packed(path: Path, packed: Packed) -> None:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
-    draft = path.with_name(f"{path.name}.tmp-{os.getpid()}-{threading.get_ident()}")
-    try:
-        with draft.open("wb") as file:
-            file.writelines([_MAGIC, digest.digest(), *parts])
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with atomic_path(path) as draft, draft.open("wb") as file:
+        file.writelines([_MAGIC, digest.digest(), *parts])
+        file.flush()
 
 
 def read_packed(path: Path) -> Packed:

@@ -9,7 +9,7 @@ its file exists. The three weak stages are handed a view of the data without mas
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,11 +17,18 @@ from typing import Any
 
 from data import Dataset
 from stages.context import Context
+from stages.integrity import (
+    record_path,
+    remove_leftovers,
+    set_aside_damaged,
+    set_aside_unfinished,
+    write_record,
+)
 from wsss import processes
-from wsss.artifacts import Artifact, DamagedArtifactError, Stamp, write_text
+from wsss.artifacts import Stamp
 from wsss.config import Config, TrainConfig, to_tree
 from wsss.errors import UserError
-from wsss.locks import exclusive
+from wsss.files import exclusive
 from wsss.weights import weights_identity
 
 
@@ -114,8 +121,8 @@ class Planned:
 
     @property
     def record(self) -> Path:
-        """How the artifact was computed (seconds, time, software): a JSON file beside it."""
-        return self.path.with_suffix(".json")
+        """How the artifact was computed (seconds, time, software) and its checksum: a JSON file beside it."""
+        return record_path(self.path)
 
 
 def plan(config: Config, dataset: Dataset, workspace: Path) -> tuple[Planned, ...]:
@@ -175,7 +182,7 @@ def execute(
         _set_aside_damaged([planned], say)
         if planned.cached and not force:
             return processes.agreed(False)
-        _set_aside_damaged(list(inputs.values()), say)
+        _set_aside_damaged(inputs.values(), say)
     context = Context(
         config=config,
         data=planned.stage.view(config, dataset),
@@ -192,6 +199,8 @@ def execute(
     ):
         if planned.cached and not force:
             return processes.agreed(False)
+        remove_leftovers(planned.path)
+        set_aside_unfinished(planned.path, context.checkpoint, planned.name, say)
         processes.agreed(True)
         started = time.monotonic()
         log({"stage": planned.name, "event": "start", "fingerprint": planned.stamp.fingerprint})
@@ -200,6 +209,11 @@ def execute(
         context.checkpoint.unlink(missing_ok=True)
         log({"stage": planned.name, "event": "done", "fingerprint": planned.stamp.fingerprint})
     return True
+
+
+def _set_aside_damaged(items: Iterable[Planned], say: Callable[[str], None]) -> None:
+    for item in items:
+        set_aside_damaged(item.path, item.stamp.fingerprint, item.name, say)
 
 
 def _help(planned: Planned, context: Context) -> bool:
@@ -262,19 +276,6 @@ def _require(inputs: Mapping[str, Planned], name: str) -> None:
         )
 
 
-def _set_aside_damaged(items: list[Planned], say: Callable[[str], None]) -> None:
-    """Rename what stands under an artifact's name and is none, so that it is computed anew and not lost."""
-    for item in items:
-        if not item.cached:
-            continue
-        try:
-            Artifact(item.path, fingerprint=item.stamp.fingerprint).close()
-        except DamagedArtifactError as error:
-            aside = item.path.with_name(f"{item.path.name}.damaged-{time.time_ns()}")
-            item.path.rename(aside)
-            say(f"{item.name}: {error}; set aside as {aside.name}, will be computed anew")
-
-
 def _record(planned: Planned, seconds: float) -> None:
     record = {
         "stage": planned.name,
@@ -284,7 +285,7 @@ def _record(planned: Planned, seconds: float) -> None:
         "software": dict(planned.stamp.software),
         "material": planned.stamp.material,
     }
-    write_text(planned.record, json.dumps(record, indent=1, ensure_ascii=False))
+    write_record(planned.path, record)
 
 
 def _short(value: Any) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 
 from data import Dataset, open_dataset
 from stages import Planned, differences, execute, plan
+from stages.integrity import verify
 from stages.quality.measure import measure
 from stages.quality.measured import Measures
 from stages.quality.report import Subject, bring_up_to_date, flat, report_paths
+from stages.quality.wording import result
 from stages.tables import aligned, human_bytes, human_seconds
 from stages.workspace import Run, Workspace, computed, prune
 from wsss import processes
@@ -82,6 +84,7 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
         )
     if writable:
         workspace.make()
+        run.mend()
     dataset = open_dataset(
         config.data,
         cache=workspace.file_index(config.data.root),
@@ -139,13 +142,19 @@ def run_stage(request: Request, stage: str, *, force: bool, tensorboard: bool = 
     _finish(session, fresh, tensorboard=tensorboard)
 
 
-def show_status(request: Request) -> None:
-    """Print what is cached and what would run, and why."""
+def show_status(request: Request, *, check: bool = False) -> None:
+    """Print what is cached and what would run, and why; with ``check`` hold every artifact against its checksum.
+
+    Raises:
+        DamagedArtifactError: with ``check``: an artifact is not the file that was written.
+    """
     session = open_session(request, writable=False)
     before = session.run.record().get("stages", {})
     for item in session.planned.values():
         state = "cached" if item.cached else "would run"
         print(f"{item.name:9} {item.stamp.fingerprint}  {state:9}  {_reason(item, before.get(item.name))}")
+    if check:
+        _verify(session)
 
 
 def run_prune(workspace: Path, *, dry_run: bool) -> None:
@@ -170,6 +179,7 @@ def run_report(request: Request, *, tensorboard: bool = False) -> None:
             f"run {run.folder.name}: nothing is computed yet in {workspace.root}; runs there: {known}"
         )
     session = open_session(request)
+    _verify(session)
     subject = refresh_report(session)
     print(table(session, subject.measures.headlines(), []))
     if not subject.measures:
@@ -198,7 +208,7 @@ def table(session: Session, measures: Mapping[str, dict[str, Any]], fresh: Seque
             (
                 name,
                 state,
-                _result(name, measures.get(name)) if item.cached else "",
+                result(name, measures.get(name)) if item.cached else "",
                 "-" if seconds is None else human_seconds(seconds),
                 human_bytes(item.path.stat().st_size) if item.cached else "-",
             )
@@ -239,6 +249,12 @@ def _execute(session: Session, item: Planned, *, force: bool) -> bool:
         log=session.run.log,
         say=lambda text: print(text, flush=True),
     )
+
+
+def _verify(session: Session) -> None:
+    for item in session.planned.values():
+        if item.cached:
+            verify(item.path, item.stamp.fingerprint)
 
 
 def _preset(request: Request, run: Run) -> dict[str, Any]:
@@ -291,32 +307,6 @@ def _events(subject: Subject, tensorboard: bool) -> None:
         from stages.quality.tensorboard import write_events
 
         print(f"events:   {write_events(subject)}")
-
-
-def _result(name: str, values: Mapping[str, Any] | None) -> str:
-    """A stage's score in words: what was measured, on what, and who chose the threshold."""
-    if name == "classify":
-        return ""
-    if values is None:
-        return "no images to score"
-    if not values["scored_images"]:
-        return "no masks to score against; see the report's indicators"
-    miou = _percent(values["miou"])
-    if name == "cams":
-        fixed = values["threshold_chosen_by"].startswith("the configuration")
-        chosen = "set in the configuration" if fixed else "chosen without ground truth"
-        return (
-            f"seed mIoU {miou} at {values['threshold']:.2f} ({chosen}); "
-            f"best {_percent(values['best_miou'])} at {values['best_threshold']:.2f} (chosen by this ground truth)"
-        )
-    if name == "refine":
-        unsure = _percent(values["indicator.unsure"])
-        return f"pseudo-mask mIoU {miou} ({unsure} % of pixels left out as unsure)"
-    return f"validation mIoU {miou} ({values['scored_images']} images)"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _reason(item: Planned, before: dict[str, Any] | None) -> str:

@@ -21,8 +21,9 @@ from stages.quality.measure import scored_images
 from stages.quality.measured import Values
 from stages.quality.report import report_paths
 from stages.workspace import Workspace
-from wsss.artifacts import Artifact, write_text
+from wsss.artifacts import Artifact
 from wsss.errors import UserError
+from wsss.files import write_text
 
 
 def run_compare(

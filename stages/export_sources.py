@@ -1,6 +1,5 @@
 """Where exported masks come from: refine's artifact, segment's, or the network now."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,6 +15,7 @@ from stages.predictors import RunPredictor, Settings, run_settings
 from stages.products import TILE
 from wsss.artifacts import Artifact
 from wsss.errors import UserError
+from wsss.json_files import parse_sealed
 from wsss.resize import resize_labels
 
 UNKNOWN_SUFFIX = ".jpg"
@@ -150,7 +150,7 @@ def _indexed_suffixes(run: FinishedRun, ids: Sequence[str]) -> dict[str, str]:
     """Extensions from the workspace's record of checked files, by id."""
     wanted = set(ids)
     try:
-        record = json.loads(run.workspace.file_index(run.config.data.root).read_text(encoding="utf-8"))
+        record = parse_sealed(run.workspace.file_index(run.config.data.root).read_bytes())
         keys = [key.removeprefix("image:") for key in record["files"] if key.startswith("image:")]
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.integrity import verify
 from stages.workspace import Run, Workspace
 from wsss.artifacts import Artifact
 from wsss.config import Config, load_config
@@ -52,7 +53,9 @@ class FinishedRun:
 
     def artifact(self, stage: str) -> Artifact:
         """A stage's artifact. Raises as `path`, and DamagedArtifactError."""
-        return Artifact(self.path(stage), fingerprint=self.stages[stage]["fingerprint"])
+        path, fingerprint = self.path(stage), self.stages[stage]["fingerprint"]
+        verify(path, fingerprint)
+        return Artifact(path, fingerprint=fingerprint)
 
 
 def open_run(folder: Path, name: str, overrides: Sequence[str] = ()) -> FinishedRun:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from data import Dataset
 from data.loading import MaskSource, TrainingViews, training_batches
 from stages.context import Context
-from wsss.artifacts import Artifact
+from wsss.artifacts import Artifact, DamagedArtifactError
 from wsss.backbones import Backbone, create_backbone
 from wsss.config import CamsConfig, RunConfig, SegmentConfig, TrainConfig
 from wsss.device import choose_device, choose_precision
@@ -115,8 +116,7 @@ def load_deployed(path: Path, config: TrainConfig, classes: int, device: torch.d
     backbone = create_backbone(config.backbone, weights="none", output_stride=config.output_stride)
     network = plain_network(config, classes, backbone)
     artifact = Artifact(path)
-    load_arrays(network, artifact.group("network"))
-    artifact.close()
+    _load(network, artifact.group("network"), artifact)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval()
 
@@ -126,10 +126,21 @@ def load_multi_exit(path: Path, config: TrainConfig, classes: int, device: torch
     artifact = Artifact(path)
     network = training_network(replace(config, weights="none"), classes, artifact.stage)
     deployed = {f"plain.{name}": array for name, array in artifact.group("network").items()}
-    load_arrays(network, deployed | artifact.group("exits"))
-    artifact.close()
+    _load(network, deployed | artifact.group("exits"), artifact)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval()
+
+
+def _load(network: nn.Module, arrays: dict[str, NDArray[Any]], artifact: Artifact) -> None:
+    try:
+        load_arrays(network, arrays)
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DamagedArtifactError(
+            f"{artifact.path}: its arrays are not those of the network ({reason})"
+        ) from None
+    finally:
+        artifact.close()
 
 
 def check_cam_exits(cams: CamsConfig, classify: TrainConfig) -> None:

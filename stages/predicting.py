@@ -39,7 +39,7 @@ from wsss.overlay import encode_overlay
 from wsss.palette_png import encode_mask, mask_note
 from wsss.progress import progress_bar
 from wsss.resize import resize_labels
-from wsss.workers import ignore_interrupts, pool_workers
+from wsss.workers import pool_workers, serve_parent
 
 UInt8 = NDArray[np.uint8]
 
@@ -263,7 +263,7 @@ def _record(predictor: Predictor, *, tagged: bool) -> dict[str, Any]:
 def _crf_pool(machine: RunConfig) -> ProcessPoolExecutor:
     # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
     return ProcessPoolExecutor(
-        pool_workers(machine), mp_context=get_context("spawn"), initializer=ignore_interrupts
+        pool_workers(machine), mp_context=get_context("spawn"), initializer=serve_parent
     )
 
 

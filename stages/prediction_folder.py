@@ -7,8 +7,9 @@ from typing import Any
 
 from stages import differences
 from stages.photographs import Photograph
-from wsss.artifacts import atomic_path, write_text
 from wsss.errors import UserError, listed
+from wsss.files import atomic_path, write_text
+from wsss.json_files import parse_json
 from wsss.palette_png import mask_note
 
 RECORD = "predict.json"
@@ -82,7 +83,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        settings = parse_json(path.read_bytes())["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the record of a prediction ({error}); --force replaces it") from None
     if not isinstance(settings, dict):

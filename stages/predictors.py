@@ -15,6 +15,7 @@ from stages.finished import FinishedRun
 from wsss.artifacts import Artifact
 from wsss.config import Config
 from wsss.crf import PRESETS, dense_crf
+from wsss.errors import UserError
 from wsss.onnx_network import OnnxNetwork
 from wsss.resize import resize_image, resize_maps, working_size
 from wsss.upsampling import View, label_map, label_probability
@@ -234,5 +235,15 @@ def run_settings(config: Config, overrides: dict[str, Any]) -> Settings:
 
 def onnx_settings(network: OnnxNetwork, overrides: dict[str, Any]) -> Settings:
     """The settings in a model's metadata, with what the user gave in their place."""
-    own = {name: network.value(name) for name in ("scales", "flip", "max_side", "crf_max_side")}
-    return Settings(**(own | {"scales": tuple(own["scales"])} | overrides))
+    scales, flip, *sides = (network.value(name) for name in ("scales", "flip", "max_side", "crf_max_side"))
+    numbers = isinstance(scales, list) and all(
+        type(scale) in (int, float) and 0 < scale <= 8 for scale in scales
+    )
+    if not (
+        numbers and scales and type(flip) is bool and all(type(side) is int and side >= 0 for side in sides)
+    ):
+        raise UserError(
+            f"--onnx {network.path}: its metadata scales, flip, max_side or crf_max_side is damaged; export it again"
+        )
+    own = {"scales": tuple(scales), "flip": flip, "max_side": sides[0], "crf_max_side": sides[1]}
+    return Settings(**(own | overrides))

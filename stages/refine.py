@@ -21,7 +21,7 @@ from wsss.config import RefineConfig
 from wsss.crf import PRESETS, dense_crf
 from wsss.interrupt import check
 from wsss.progress import progress_bar
-from wsss.workers import ignore_interrupts, pool_workers
+from wsss.workers import pool_workers, serve_parent
 
 Produce = Callable[[Sequence[str]], Iterator[Arrays]]
 
@@ -57,7 +57,7 @@ def _by_crf(context: Context, cams: Artifact, background: float) -> None:
     refiner = CrfRefiner(SeedReader(cams, config.max_side, background), config)
     workers = pool_workers(context.config.run)
     # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=ignore_interrupts) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=serve_parent) as pool:
 
         def produce(ids: Sequence[str]) -> Iterator[Arrays]:
             futures = [pool.submit(refiner, samples[image_id]) for image_id in ids]

@@ -8,7 +8,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import time
@@ -18,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from stages import Planned
-from wsss.artifacts import write_text
+from stages.integrity import read_record
 from wsss.config import Config, to_toml
 from wsss.errors import UserError
+from wsss.files import is_temporary, remove_remains, set_aside, temporary_path, write_text
+from wsss.json_files import parse_json
 
 RESERVED = ("artifacts", "scores")
 
@@ -49,11 +50,13 @@ class Workspace:
         Raises:
             UserError: not possible; the message says why.
         """
-        probe = self.root / f".write-test-{os.getpid()}"
+        probe = temporary_path(self.root / "write-test")
         try:
             (self.root / "artifacts").mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"")
             probe.unlink()
+            for folder in (self.root, self.root / "scores"):
+                remove_remains(folder)
         except OSError as error:
             raise UserError(
                 f"workspace {self.root}: not writable ({error.strerror}); choose another with --workspace DIR"
@@ -108,12 +111,21 @@ class Run:
         if not path.exists():
             return {}
         try:
-            loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return loaded
+            return _checked_record(parse_json(path.read_bytes()))
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{path}: cannot be read ({error}); delete it, nothing is computed anew"
+                f"{path}: damaged ({error}); `run_pipeline.py run --name '{self.folder.name}'` sets it aside and "
+                "writes it anew, nothing is computed twice"
             ) from None
+
+    def mend(self) -> None:
+        """Set a damaged run.json aside, and remove what a killed command left half written."""
+        remove_remains(self.folder)
+        try:
+            self.record()
+        except UserError:
+            path = self.folder / "run.json"
+            print(f"{path}: damaged; set aside as {set_aside(path).name}, it is written anew")
 
     def announce(self, stages: Mapping[str, Planned]) -> None:
         """Write down which artifacts the run is going to make, so that `prune` spares what is half done."""
@@ -159,10 +171,7 @@ class Run:
 
 def computed(item: Planned) -> dict[str, Any]:
     """How an artifact was computed: seconds, time, software; empty where that record is gone."""
-    try:
-        record: dict[str, Any] = json.loads(item.record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    record = read_record(item.path)
     return {key: record[key] for key in ("seconds", "created", "software") if key in record}
 
 
@@ -182,13 +191,40 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
         if _in_use(path):
             continue
         removed.append((path, _size(path)))
-    for path in sorted((workspace.root / "scores").glob("*.json")):
-        if not named & set(path.stem.split("-")):
+    for path in sorted((workspace.root / "scores").glob("*")):
+        if _is_remains(path) or not named & set(path.stem.split("-")):
             removed.append((path, _size(path)))
+    removed += [(path, _size(path)) for path in sorted(workspace.root.glob("*")) if _is_remains(path)]
     if not dry_run:
         for path, _ in removed:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return removed
+
+
+def _checked_record(record: Any) -> dict[str, Any]:
+    """A run.json whose parts are what they should be. Raises ValueError."""
+    if not isinstance(record, dict):
+        raise ValueError("not an object")
+    kinds = {"stages": dict, "planned": dict, "preset": dict, "classes": list}
+    wrong = [key for key, kind in kinds.items() if not isinstance(record.get(key, kind()), kind)]
+    entries = record.get("stages", {}) if not wrong else {}
+    wrong += [name for name, entry in entries.items() if not _is_entry(entry)]
+    wrong += [name for name, value in record.get("planned", {}).items() if not _is_fingerprint(value)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: not what this program writes")
+    return record
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and _is_fingerprint(entry.get("fingerprint"))
+        and isinstance(entry.get("material"), dict)
+    )
+
+
+def _is_fingerprint(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value) is not None
 
 
 def _fingerprints(stages: Mapping[str, Planned]) -> dict[str, str]:
@@ -197,7 +233,7 @@ def _fingerprints(stages: Mapping[str, Planned]) -> dict[str, str]:
 
 def _is_remains(path: Path) -> bool:
     """Whether a file is what an interrupted or finished computation left beside an artifact."""
-    return bool(re.search(r"\.tmp-\d+$|\.damaged-\d+$|\.lock$", path.name))
+    return is_temporary(path) or bool(re.search(r"\.damaged-\d+$|\.lock$", path.name))
 
 
 def _in_use(path: Path) -> bool:

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from stages.commands import run_all
+from stages.integrity import read_record, write_record
 from tests.pipelines import request
 from tests.trees import make_folder_tree
 from wsss.artifacts import Artifact
@@ -60,3 +61,4 @@ def _vary(path: Path) -> None:
             mask = np.kron(blocks, np.ones((6, 8))).astype(np.uint8)
             dataset[...] = mask
             file[f"labels/{name}"][...] = np.where(mask == 255, 2, mask)
+    write_record(path, read_record(path))

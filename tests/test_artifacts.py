@@ -22,12 +22,11 @@ from wsss.artifacts import (
     Artifact,
     DamagedArtifactError,
     Stamp,
-    atomic_path,
     canonical_json,
     write_artifact,
     write_sharded,
 )
-from wsss.locks import exclusive
+from wsss.files import atomic_path, exclusive
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,6 +1,5 @@
 """The cache of checked files: it saves the decoding, and never vouches for a file that changed."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from data.images import decode_image, decode_mask
 from tests.trees import make_folder_tree, write_csv
 from wsss.config import DataConfig
 from wsss.errors import UserError
+from wsss.json_files import parse_sealed, sealed_json
 
 
 @pytest.fixture
@@ -87,12 +87,12 @@ def test_one_file_as_image_and_as_mask_is_kept_apart(tmp_path: Path, decoded: li
 
 def spoil(*keys: str, value: object) -> Callable[[Path], None]:
     def change(cache: Path) -> None:
-        stored = json.loads(cache.read_text())
+        stored = parse_sealed(cache.read_bytes())
         at = stored
         for key in keys[:-1]:
             at = at[key]
         at[keys[-1]] = value
-        cache.write_text(json.dumps(stored))
+        cache.write_text(sealed_json(stored))
 
     return change
 
@@ -105,6 +105,8 @@ def spoil(*keys: str, value: object) -> Callable[[Path], None]:
         lambda cache: cache.write_text("[1]"),
         lambda cache: cache.write_text("[" * 100_000),
         lambda cache: cache.write_text("{}"),
+        lambda cache: cache.write_text(cache.read_text().replace("1", "2", 1)),
+        lambda cache: cache.write_text(cache.read_text().replace('"image:', '"imago:')),
         spoil("schema", value="other"),
         spoil("root", value="/elsewhere"),
         spoil("files", value=[]),
@@ -119,12 +121,13 @@ def test_a_damaged_or_foreign_cache_is_rebuilt(
     config = make_folder_tree(tmp_path / "d", n_train=3, n_val=0)
     cache = tmp_path / "cache.json"
     first = open_dataset(config, cache=cache)
-    whole = json.loads(cache.read_text())
+    whole = parse_sealed(cache.read_bytes())
     damage(cache)
     assert open_dataset(config, cache=cache) == first
     assert len(decoded) == 12
-    assert json.loads(cache.read_text()).keys() == whole.keys()
-    assert len(json.loads(cache.read_text())["files"]) == 6
+    mended = parse_sealed(cache.read_bytes())
+    assert mended.keys() == whole.keys()
+    assert len(mended["files"]) == 6
 
 
 def test_facts_survive_a_bad_file(tmp_path: Path, decoded: list[str]) -> None:

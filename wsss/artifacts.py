@@ -1,15 +1,15 @@
 """Artifacts: one HDF5 file per stage and fingerprint, written atomically. The only importer of h5py.
 
-A file under its final name is complete: it is written as ``<name>.tmp-<pid>``, flushed, synced and renamed.
+A file under its final name is complete: it is written under a temporary one, flushed, synced and renamed.
 Stages that work image by image write immutable shards first and merge them, so a restart goes on after the
-last whole shard. The bytes of an artifact depend on its fingerprint alone: times and places of computation
+last whole shard. Shards and checkpoints end in a checksum of their own; that of an artifact is kept beside it.
+The bytes of an artifact depend on its fingerprint alone: times and places of computation
 are kept in the run's ``run.json``, so that "nothing changed" can be checked with ``sha256sum``.
 
 Layout of a file: root attributes = the stamp (see `Stamp`), ``ids`` (UTF-8), and per image ``i`` (its
 position in ``ids``) the data sets ``<field>/<i>``; networks are stored as ``<group>/<parameter name>``.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -25,6 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss import processes
+from wsss.files import atomic_path, is_sealed, seal
+from wsss.json_files import parse_json
+from wsss.progress import Pace
 
 SCHEMA = 1
 SHARD_SIZE = 64
@@ -74,32 +77,13 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that becomes ``path`` when the block ends well, and is removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def write_artifact(
     path: Path,
     stamp: Stamp,
     *,
     groups: Mapping[str, Arrays] | None = None,
     images: Iterable[tuple[str, Arrays]] = (),
+    sealed: bool = False,
 ) -> None:
     """Write a whole artifact atomically.
 
@@ -108,16 +92,20 @@ def write_artifact(
         stamp: becomes the root attributes.
         groups: named arrays that belong to the whole (network weights, curves), ``{group: {name: array}}``.
         images: ``(id, {field: array})`` per image, in the order in which they are to be stored.
+        sealed: append a checksum (see `wsss.files.seal`): for what is no final result.
     """
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        _write_stamp(file, stamp)
-        _put_groups(file, groups or {})
-        ids = []
-        for index, (image_id, arrays) in enumerate(images):
-            ids.append(image_id)
-            for name, array in arrays.items():
-                _put(file, f"{name}/{index:06d}", array)
-        _put_ids(file, ids)
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            _write_stamp(file, stamp)
+            _put_groups(file, groups or {})
+            ids = []
+            for index, (image_id, arrays) in enumerate(images):
+                ids.append(image_id)
+                for name, array in arrays.items():
+                    _put(file, f"{name}/{index:06d}", array)
+            _put_ids(file, ids)
+        if sealed:
+            seal(temporary)
 
 
 def write_sharded(
@@ -147,13 +135,14 @@ def write_sharded(
     parts = path.with_name(f"{path.name}.parts")
     starts = range(0, len(ids), shard_size)
     shards = [parts / f"{start:08d}.h5" for start in starts]
-    told = _Pace(len(ids), done)
+    told = Pace(len(ids), done)
     for start, shard in list(zip(starts, shards, strict=True))[processes.rank() :: processes.count()]:
         wanted = list(ids[start : start + shard_size])
         if _holds(shard, stamp.fingerprint, wanted):
             told(len(wanted))
         else:
-            write_artifact(shard, stamp, images=_reported(zip(wanted, produce(wanted), strict=True), told))
+            images = _reported(zip(wanted, produce(wanted), strict=True), told)
+            write_artifact(shard, stamp, images=images, sealed=True)
     processes.wait()
     if processes.leads():
         _merge(path, stamp, shards, groups or {})
@@ -180,9 +169,9 @@ class Artifact:
             attributes = self._open().attrs
             self.stage = str(attributes["stage"])
             self.fingerprint = str(attributes["fingerprint"])
-            self.classes: tuple[str, ...] = tuple(json.loads(attributes["classes"]))
+            self.classes: tuple[str, ...] = tuple(parse_json(attributes["classes"]))
             self._open()["ids"]  # written last
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        except _FAULTS as error:
             raise DamagedArtifactError(f"{path}: not a whole artifact ({error})") from None
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise DamagedArtifactError(f"{path}: holds {self.fingerprint}, not {fingerprint}")
@@ -190,7 +179,10 @@ class Artifact:
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """All images, in order."""
-        return tuple(image_id.decode() for image_id in self._read("ids").tolist())
+        try:
+            return tuple(image_id.decode() for image_id in self._open()["ids"][:].tolist())
+        except _FAULTS as error:
+            raise DamagedArtifactError(f"{self.path}: ids cannot be read ({error})") from None
 
     @cached_property
     def _position(self) -> dict[str, int]:
@@ -204,8 +196,28 @@ class Artifact:
         return self._read(f"{name}/{self._position[image_id]:06d}")
 
     def group(self, name: str) -> dict[str, NDArray[Any]]:
-        """All arrays of a group, by name in stored order of names."""
-        return {key: self._read(f"{name}/{key}") for key in self._open()[name]}
+        """All arrays of a group, by name in stored order of names. Raises DamagedArtifactError."""
+        try:
+            keys = list(self._open()[name])
+        except _FAULTS as error:
+            raise DamagedArtifactError(f"{self.path}: {name} cannot be read ({error})") from None
+        return {key: self._read(f"{name}/{key}") for key in keys}
+
+    def check(self) -> None:
+        """Read everything once. Raises DamagedArtifactError where a checksum does not hold."""
+        _ = self.ids
+        for name in self._names():
+            self._read(name)
+
+    def _names(self) -> list[str]:
+        found: list[str] = []
+        try:
+            self._open().visititems(
+                lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None
+            )
+        except _FAULTS as error:
+            raise DamagedArtifactError(f"{self.path}: cannot be read ({error})") from None
+        return [name for name in found if name != "ids"]
 
     def close(self) -> None:
         """Close the file; a later read opens it again."""
@@ -225,10 +237,30 @@ class Artifact:
 
     def _read(self, name: str) -> NDArray[Any]:
         try:
-            value: NDArray[Any] = self._open()[name][()]
-        except (OSError, KeyError, RuntimeError) as error:
+            dataset = self._open()[name]
+            _refuse_bomb(dataset)
+            value: NDArray[Any] = dataset[()]
+        except _FAULTS as error:
             raise DamagedArtifactError(f"{self.path}: {name} cannot be read ({error})") from None
         return np.asarray(value)
+
+
+_FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
+"""What h5py raises on damaged files."""
+_RATIO = 1100
+"""Deflate makes nothing smaller than by a factor of 1032."""
+LARGEST = 1 << 33
+"""Bytes of one array; a small file can claim to hold any number."""
+
+
+def _refuse_bomb(item: Any) -> None:
+    """Refuse what would take far more memory than the file has bytes for, and what lies in other files."""
+    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or item.shape is None:
+        raise ValueError("not an array of numbers")
+    if item.external or item.is_virtual:
+        raise ValueError("an array in another file")
+    if item.nbytes > LARGEST or item.nbytes > _RATIO * item.id.get_storage_size():
+        raise ValueError(f"{item.nbytes:,} bytes unpacked from {item.id.get_storage_size():,}")
 
 
 def _write_stamp(file: h5py.File, stamp: Stamp) -> None:
@@ -262,28 +294,16 @@ def _put_ids(file: h5py.File, ids: Sequence[str]) -> None:
 
 
 def _holds(path: Path, fingerprint: str, ids: Sequence[str]) -> bool:
-    if not path.exists():
+    if not path.exists() or not is_sealed(path):
         return False
     try:
         artifact = Artifact(path, fingerprint=fingerprint)
+        try:
+            return artifact.ids == tuple(ids)
+        finally:
+            artifact.close()
     except DamagedArtifactError:
         return False
-    artifact.close()
-    return list(artifact.ids) == list(ids)
-
-
-class _Pace:
-    """Tells ``done`` of the images of all processes, as if they kept up with this one."""
-
-    def __init__(self, images: int, done: Callable[[int], object]) -> None:
-        self.images, self.done = images, done
-        self.own = self.told = 0
-
-    def __call__(self, finished: int) -> None:
-        self.own += finished
-        reached = min(self.images, self.own * processes.count())
-        self.done(reached - self.told)
-        self.told = reached
 
 
 def _reported(
@@ -308,11 +328,3 @@ def _merge(path: Path, stamp: Stamp, shards: Sequence[Path], groups: Mapping[str
                         part.copy(f"{name}/{key}", group, name=f"{len(ids) + int(key):06d}")
                 ids += part["ids"].asstr()[:].tolist()
         _put_ids(file, ids)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,5 @@
 """An exported network, run by onnxruntime. The only importer of onnxruntime; needs no torch."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.errors import UserError
+from wsss.json_files import parse_json
 
 METADATA_SCHEMA = "1"
 
@@ -44,23 +44,44 @@ class OnnxNetwork:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime raises its own kinds, which share no base
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise UserError(f"--onnx {path}: cannot be loaded ({reason})") from None
+            raise UserError(f"--onnx {path}: cannot be loaded ({_reason(error)})") from None
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         if self.metadata.get("wsss") != METADATA_SCHEMA:
             raise UserError(
                 f"--onnx {path}: lacks the metadata of this program (wsss = {METADATA_SCHEMA}); "
                 "expected what `export RUN --format onnx` wrote"
             )
-        self.classes: tuple[str, ...] = tuple(self.value("classes"))
+        self.path = path
+        classes = self.value("classes")
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise self._damaged("classes")
+        self.classes: tuple[str, ...] = tuple(classes)
 
     def value(self, name: str) -> Any:
-        """A metadata entry, read as JSON."""
-        return json.loads(self.metadata[name])
+        """A metadata entry, read as JSON. Raises UserError where it is missing or none."""
+        try:
+            return parse_json(self.metadata[name])
+        except (KeyError, ValueError):
+            raise self._damaged(name) from None
 
     def maps(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
         """(H, W, 3), uint8 in 0..255 or float32 in [0, 1] -> (L, h, w) float32 logits at the network's stride."""
         pixels = np.moveaxis(image, 2, 0)[None].astype(np.float32)
         batch = np.ascontiguousarray(pixels / np.float32(255) if image.dtype == np.uint8 else pixels)
-        result: NDArray[np.float32] = self._session.run(["maps"], {"images": batch})[0][0]
+        try:
+            result: NDArray[np.float32] = self._session.run(["maps"], {"images": batch})[0][0]
+        except Exception as error:  # onnxruntime raises its own kinds, which share no base
+            raise UserError(f"--onnx {self.path}: cannot be run ({_reason(error)})") from None
+        if result.ndim != 3 or len(result) != len(self.classes) + 1:
+            raise UserError(
+                f"--onnx {self.path}: maps are {list(result.shape)}, expected {len(self.classes) + 1} for the "
+                "classes and background; export it again"
+            )
         return result
+
+    def _damaged(self, name: str) -> UserError:
+        return UserError(f"--onnx {self.path}: its metadata '{name}' is missing or damaged; export it again")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from wsss.json_files import parse_json
 from wsss.overview import voc_palette
 
 NOTE = "wsss"
@@ -38,7 +39,7 @@ def mask_note(path: Path) -> dict[str, Any] | None:
     """The note in a mask's file; None where there is none, or no readable PNG."""
     try:
         with Image.open(path) as image:
-            note = json.loads(image.info[NOTE])
+            note = parse_json(image.info[NOTE])
     except (OSError, KeyError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     return note if isinstance(note, dict) else None

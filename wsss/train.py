@@ -23,6 +23,7 @@ from wsss.artifacts import Artifact, DamagedArtifactError, Stamp, write_artifact
 from wsss.config import TrainConfig
 from wsss.device import autocast
 from wsss.errors import UserError, listed
+from wsss.files import is_sealed
 from wsss.interrupt import Interrupted, requested
 from wsss.networks import ExitOutputs, MultiExitNetwork
 from wsss.objective import shares
@@ -275,12 +276,12 @@ def _save(network: MultiExitNetwork, optimizer: torch.optim.Optimizer, job: Trai
         if value is not None
     }
     groups = {"network": state_arrays(network), "optimizer": moments, "progress": {"step": np.asarray(done)}}
-    write_artifact(job.checkpoint, job.stamp, groups=groups)
+    write_artifact(job.checkpoint, job.stamp, groups=groups, sealed=True)
 
 
 def _resume(network: MultiExitNetwork, optimizer: torch.optim.Optimizer, job: Training) -> int:
     """Load the checkpoint, if it is one of this job, and return the number of steps it holds."""
-    if not job.checkpoint.exists():
+    if not job.checkpoint.exists() or not is_sealed(job.checkpoint):
         return 0
     try:
         artifact = Artifact(job.checkpoint, fingerprint=job.stamp.fingerprint)

@@ -1,7 +1,9 @@
 """How many processes to use, without importing torch."""
 
+import multiprocessing
 import os
 import signal
+import threading
 
 from wsss.config import RunConfig
 from wsss.processes import local_count
@@ -26,6 +28,17 @@ def cpu_cores() -> int:
     return max(1, cores // local_count())
 
 
-def ignore_interrupts() -> None:
-    """Leave SIGINT to the parent, which stops at a safe point and then ends its pool; run first in a worker."""
+def serve_parent() -> None:
+    """Leave SIGINT to the parent, which stops at a safe point and then ends its pool, and end when it dies.
+
+    Run first in a worker: without its parent it would wait for work for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

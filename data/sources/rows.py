@@ -13,6 +13,7 @@ from data.sbd import SbdMask
 from wsss.errors import SHOWN, UserError, listed
 
 _MASK_KINDS: tuple[tuple[str, Callable[[Path], Mask]], ...] = ((".png", PngMask), (".mat", SbdMask))
+_LONGEST_NAME, _LONGEST = 255, 2048
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -178,6 +179,8 @@ def _path_problem(image: str) -> str | None:
         return "leaves the images folder: remove the .."
     if "" in parts or "." in parts:
         return "is not in plain form: remove ./ and doubled /"
+    if len(os.fsencode(image)) > _LONGEST or any(len(os.fsencode(part)) > _LONGEST_NAME for part in parts):
+        return f"is longer than any file's name (folders and files: {_LONGEST_NAME} bytes each, {_LONGEST} in all)"
     return None
 
 

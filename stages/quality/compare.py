@@ -1,6 +1,5 @@
 """`compare`: two or more reports side by side: on the terminal, as JSON and as one HTML page."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from stages.quality.pairing import StagePair, config_differences, pair_stage
 from stages.quality.report import SCHEMA
 from stages.quality.wording import INDICATORS, STAGE_TITLES
 from wsss.errors import UserError
+from wsss.json_files import parse_json, signed_tail
 from wsss.report.page import percent, render, signed
 
 SHOWN = 3
@@ -46,7 +46,7 @@ def load_report(path: Path) -> Values:
         UserError: not there, not a report, or of another schema.
     """
     try:
-        values: Values = json.loads(path.read_text(encoding="utf-8"))
+        values: Values = parse_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; `report RUN` writes it") from None
     except ValueError as error:
@@ -55,6 +55,8 @@ def load_report(path: Path) -> Values:
         raise UserError(f"{path}: not a report of this program; expected the report.json of a run")
     if values["schema"] != SCHEMA:
         raise UserError(f"{path}: schema {values['schema']}, expected {SCHEMA}; `report RUN` writes it anew")
+    if "sha256" in values and signed_tail(path, 0) is None:
+        raise UserError(f"{path}: it has changed since it was written (sha256); `report RUN` writes it anew")
     for stage in (stage for stage in STAGE_TITLES if f"{stage}.split" in values):
         _check_columns(values, stage, path)
     return values

@@ -1,17 +1,18 @@
 """Measures of a whole artifact, computed once and kept in the workspace by what they depend on."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from data import Dataset
 from stages import Planned
 from stages.quality.measured import Measured
-from wsss.artifacts import canonical_json, write_text
+from wsss.artifacts import canonical_json
 from wsss.config import Config
+from wsss.files import write_text
+from wsss.json_files import sealed_json
 
-VERSION = 4
+VERSION = 5
 
 
 def measure(
@@ -26,11 +27,11 @@ def measure(
     if planned.name == "classify" or not len(scored):
         return None
     measured = place_of(planned, config, dataset, workspace)
-    if not measured.path.exists():
+    if not measured.is_kept():
         from stages.quality.measuring import measured_artifact  # an unchanged run does without its imports
 
         values = measured_artifact(planned, everything, config, scored.samples, dataset.classes)
-        write_text(measured.path, json.dumps(values, ensure_ascii=False, allow_nan=False))
+        write_text(measured.path, sealed_json(values))
     return measured
 
 

@@ -1,12 +1,13 @@
 """Measures that are kept in the workspace: read when somebody asks for them."""
 
-import json
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from wsss.artifacts import write_text
+from wsss.files import set_aside, write_text
+from wsss.json_files import holds_sealed, parse_sealed, sealed_json
 
 Values = dict[str, Any]
 """Flat keys with plain JSON values, described in docs/report.md."""
@@ -26,10 +27,18 @@ class Measured:
         self.key = key
         self.path = path
 
+    def is_kept(self) -> bool:
+        """Whether they are there as they were written, told without parsing them. Damaged ones are set aside."""
+        if holds_sealed(self.path):
+            return True
+        if self.path.exists():
+            _set_aside(self.path)
+        return False
+
     @cached_property
     def values(self) -> Values:
         """All measures; with an entry per image they are many."""
-        loaded: Values = json.loads(self.path.read_text(encoding="utf-8"))
+        loaded: Values = parse_sealed(self.path.read_bytes())
         return loaded
 
     @cached_property
@@ -37,11 +46,15 @@ class Measured:
         """The single figures among them."""
         path = self.path.with_name(f"{self.path.stem}{HEADLINE}")
         try:
-            loaded: Values = json.loads(path.read_text(encoding="utf-8"))
+            loaded: Values = parse_sealed(path.read_bytes())
+            return loaded
+        except FileNotFoundError:
+            pass
         except (OSError, ValueError):
-            loaded = {key: value for key, value in self.values.items() if not isinstance(value, list)}
-            write_text(path, json.dumps(loaded, ensure_ascii=False, allow_nan=False))
-        return loaded
+            _set_aside(path)
+        single = {key: value for key, value in self.values.items() if not isinstance(value, list)}
+        write_text(path, sealed_json(single))
+        return single
 
 
 class Measures(Mapping[str, Values]):
@@ -66,3 +79,7 @@ class Measures(Mapping[str, Values]):
     def keys_of_measures(self) -> dict[str, str]:
         """What each stage's measures depend on, as hashes."""
         return {stage: measured.key for stage, measured in self.measured.items()}
+
+
+def _set_aside(path: Path) -> None:
+    print(f"{path}: damaged; set aside as {set_aside(path).name}, measured anew", file=sys.stderr)

@@ -14,7 +14,7 @@ from wsss.artifacts import Artifact
 from wsss.config import Config
 from wsss.interrupt import check
 from wsss.progress import progress_bar
-from wsss.workers import ignore_interrupts, pool_workers
+from wsss.workers import pool_workers, serve_parent
 
 CHUNK = 32
 """Images measured at a time: fixed, so that sums are formed in the same order whatever the number of workers."""
@@ -78,7 +78,7 @@ def _chunks(measurer: Measurer, samples: Sequence[Sample], workers: int) -> Iter
             yield measurer(part)
         return
     spawn = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=ignore_interrupts) as pool:
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=serve_parent) as pool:
         yield from _ahead(pool, measurer, parts, 2 * workers)
 
 

@@ -1,8 +1,6 @@
 """The report of a run: report.json for programs, report.html for people. Both follow the run's artifacts."""
 
 import hashlib
-import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +11,10 @@ from data import Dataset
 from stages import Planned, software_versions
 from stages.quality.measured import Measures, Values
 from stages.workspace import Run, computed
-from wsss.artifacts import canonical_json, write_text
+from wsss.artifacts import canonical_json
 from wsss.config import Config, to_tree
+from wsss.files import file_sha256, set_aside, write_text
+from wsss.json_files import signed_json, signed_tail
 from wsss.weights import weights_identity
 
 SCHEMA = 1
@@ -22,8 +22,11 @@ SCHEMA = 1
 SOURCE_VERSION = 3
 """Raised when a page is drawn differently from the same figures, so that old pages are drawn anew."""
 
-TAIL = 64
-"""Bytes at the end of report.json that hold its last entry."""
+TAIL = 128
+"""Bytes of report.json before its checksum that hold the entries before it."""
+_ENTRIES = re.compile(rb'"page": "(?P<page>[0-9a-f]{64})", "material": "(?P<material>[0-9a-f]{16})"$')
+_UNSIGNED = re.compile(rb'"material": "[0-9a-f]{16}"\}$')
+"""How a report ends that was written before there were checksums: it is written anew, and is not damaged."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,35 @@ def bring_up_to_date(subject: Subject) -> bool:
     """Write report.json and report.html unless both are there and say the same; returns whether they were written."""
     material = _material(subject)
     page, values_file = report_paths(subject.run)
-    if page.exists() and _recorded_material(values_file) == material:
+    if _written(page, values_file) == material and page.exists():
         return False
-    values = report_values(subject) | {"material": material}
+    values = report_values(subject)
     from stages.quality.report_page import page_of  # an unchanged run does without its imports
 
-    write_text(page, page_of(values, subject))
-    write_text(values_file, json.dumps(values, ensure_ascii=False, allow_nan=False))
+    html = page_of(values, subject)
+    write_text(page, html)
+    values |= {"page": hashlib.sha256(html.encode()).hexdigest(), "material": material}
+    write_text(values_file, signed_json(values))
     return True
+
+
+def _written(page: Path, values_file: Path) -> str | None:
+    """What report.json says of its material, read at its end alone; what is not as it was written is set aside."""
+    if not values_file.exists():
+        return None
+    ending = signed_tail(values_file, TAIL)
+    found = _ENTRIES.search(ending) if ending is not None else None
+    if found is None:
+        if not _UNSIGNED.search(values_file.read_bytes()[-TAIL:]):
+            _set_aside(values_file)
+        return None
+    if page.exists() and file_sha256(page) != found["page"].decode():
+        _set_aside(page)
+    return found["material"].decode()
+
+
+def _set_aside(path: Path) -> None:
+    print(f"{path}: it has changed since it was written; set aside as {set_aside(path).name}, written anew")
 
 
 def report_paths(run: Run) -> tuple[Path, Path]:
@@ -153,14 +177,3 @@ def _material(subject: Subject) -> str:
     fingerprints = {name: item.stamp.fingerprint for name, item in subject.planned.items() if item.cached}
     parts = [SCHEMA, SOURCE_VERSION, keys, fingerprints, changed(subject), settings(subject.config)]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
-
-
-def _recorded_material(path: Path) -> str | None:
-    """What report.json says at its end: the rest of it is long, and may be left unread."""
-    try:
-        with path.open("rb") as file:
-            file.seek(-min(TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
-            found = re.search(rb'"material": "([0-9a-f]{16})"}$', file.read())
-    except OSError:
-        return None
-    return found[1].decode() if found else None

@@ -2,7 +2,6 @@
 
 import base64
 import importlib.util
-import json
 import shutil
 from collections.abc import Iterator
 from io import BytesIO
@@ -16,6 +15,7 @@ from stages.quality.gallery import Exhibit
 from stages.quality.report import Subject
 from stages.quality.report_page import exhibits_of
 from wsss.errors import UserError
+from wsss.json_files import parse_json
 
 
 def require_tensorboard() -> None:
@@ -50,12 +50,21 @@ def _training(log: Path) -> Iterator[tuple[str, float, int]]:
     if not log.exists():
         return
     for line in log.read_text(encoding="utf-8").splitlines():
-        event: dict[str, Any] = json.loads(line)
+        event = _event(line)
         if "epoch" in event:
             terms = {key: value for key, value in event.items() if isinstance(value, float)}
             yield from (
                 (f"training/{event['stage']}/{key}", value, event["epoch"]) for key, value in terms.items()
             )
+
+
+def _event(line: str) -> dict[str, Any]:
+    """What a line of the log says; nothing where a killed process has cut it off."""
+    try:
+        event = parse_json(line)
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}
 
 
 def _quality(subject: Subject) -> Iterator[tuple[str, float, int]]:

@@ -128,3 +128,29 @@ def _threshold(values: Values) -> list[str]:
         free = values.get("label_free_miou")
         sentences.append(f"{text}{f', which scores {100 * free:.1f}' if free is not None else ''}.")
     return sentences
+
+
+def result(name: str, values: Values | None) -> str:
+    """A stage's score in words: what was measured, on what, and who chose the threshold."""
+    if name == "classify":
+        return ""
+    if values is None:
+        return "no images to score"
+    if not values["scored_images"]:
+        return "no masks to score against; see the report's indicators"
+    miou = _percent(values["miou"])
+    if name == "cams":
+        fixed = values["threshold_chosen_by"].startswith("the configuration")
+        chosen = "set in the configuration" if fixed else "chosen without ground truth"
+        return (
+            f"seed mIoU {miou} at {values['threshold']:.2f} ({chosen}); "
+            f"best {_percent(values['best_miou'])} at {values['best_threshold']:.2f} (chosen by this ground truth)"
+        )
+    if name == "refine":
+        unsure = _percent(values["indicator.unsure"])
+        return f"pseudo-mask mIoU {miou} ({unsure} % of pixels left out as unsure)"
+    return f"validation mIoU {miou} ({values['scored_images']} images)"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -84,7 +84,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         )
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = raw.strip()
     return keys, value
 
@@ -96,7 +96,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(
             f"config {path}: cannot be read ({error.strerror}); check the path given to --config"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # of bad syntax, no UTF-8, numbers or nesting beyond all bounds
         raise UserError(f"config {path}: not valid TOML: {error}") from None
 
 
@@ -107,8 +110,19 @@ def _anchored(tree: dict[str, Any], base: Path) -> dict[str, Any]:
         block = anchored.get(section)
         value = block.get(key) if isinstance(block, dict) else None
         if isinstance(block, dict) and isinstance(value, str) and _is_path(key, value):
-            block[key] = str((base / Path(value).expanduser()).resolve())
+            block[key] = _absolute(base, value, f"{section}.{key}")
     return anchored
+
+
+def _absolute(base: Path, value: str, name: str) -> str:
+    try:
+        return str((base / Path(value).expanduser()).resolve())
+    except (
+        ValueError,
+        RuntimeError,
+        OSError,
+    ) as error:  # a NUL, a home of nobody, a name too long, a loop of links
+        raise UserError(f"{name} = {value[:80]!r}: not a usable path ({error})") from None
 
 
 def _is_path(key: str, value: str) -> bool:

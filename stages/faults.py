@@ -1,0 +1,76 @@
+"""What a fault means, in words for the user: one to three lines, without a traceback."""
+
+import errno
+import itertools
+from concurrent.futures.process import BrokenProcessPool
+
+from wsss.artifacts import DamagedArtifactError
+from wsss.errors import UserError
+
+KEPT = "what was finished is kept, the same command goes on from there"
+_LONGEST = 300
+_ENDED = ("dataloader worker", "worker (pid", "worker exited unexpectedly")
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "unable to allocate",
+    "bad_alloc",
+)
+_CAUSES = {
+    errno.ENOSPC: "the disk is full: make room, or give another --workspace DIR",
+    errno.EDQUOT: "your quota is used up: make room, or give another --workspace DIR",
+    errno.EFBIG: "the file would be larger than is allowed here (see `ulimit -f`)",
+    errno.EMFILE: "too many open files: raise the limit (`ulimit -n 4096`) or lower run.workers",
+    errno.ENFILE: "too many open files on this machine: end other programs or lower run.workers",
+    errno.EROFS: "the file system is read-only: give another --workspace DIR",
+    errno.EACCES: "access is not allowed: correct the rights, or give another --workspace DIR",
+    errno.ENOENT: "it was there when the run began and is gone: put it back",
+}
+
+
+def explained(error: Exception) -> str:
+    """What happened and what to do, for whatever ended a command."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, DamagedArtifactError):
+        return f"{error}\n`run` and `stage` set such a file aside and compute it anew."
+    text = _shortened(error)
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in _NO_MEMORY):
+        return (
+            f"not enough memory ({text}); {KEPT}.\nLess is needed with a smaller batch, crop or max_side of the stage, "
+            "or with fewer run.workers."
+        )
+    if isinstance(error, BrokenProcessPool) or any(words in text.lower() for words in _ENDED):
+        return (
+            f"a worker process was ended from outside, often for lack of memory ({text}); {KEPT}.\n"
+            "If it happens again: --set run.workers=1 (or 0), or end other programs."
+        )
+    if isinstance(error, OSError) or _number(error):
+        cause = _CAUSES.get(_number(error) or 0)
+        return f"{text}; {KEPT}." + (f"\n{cause[0].upper()}{cause[1:]}." if cause else "")
+    return (
+        f"a fault of this program: {type(error).__name__}: {text}; {KEPT}.\n"
+        "Please report it with what the same command prints with --debug."
+    )
+
+
+def printable(text: str) -> str:
+    """The same without characters that would steer the terminal: names come from files of others."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else f"\\x{ord(letter):02x}" for letter in text
+    )
+
+
+def _shortened(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _number(error: Exception) -> int | None:
+    """The system's error number, also where h5py has put it into words (``errno = 28``)."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    words = str(error).replace("=", " ").replace(",", " ").split()
+    follows = [after for word, after in itertools.pairwise(words) if word == "errno"]
+    return int(follows[0]) if follows and follows[0].isdigit() else None

@@ -1,0 +1,60 @@
+"""What faults are called: one to three lines that say what to do."""
+
+import errno
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+
+from data.images import read_image
+from stages.faults import explained, printable
+from torture.fuzz.hostile import IMAGES
+from wsss.artifacts import DamagedArtifactError
+from wsss.config import load_config
+from wsss.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x.h5"), "the disk is full"),
+        (
+            OSError("Can't write data (file write failed: errno = 28, error message = 'No space')"),
+            "disk is full",
+        ),
+        (RuntimeError("Unable to flush (file write failed: errno = 28, x)"), "disk is full"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (OSError(errno.EROFS, "Read-only file system", "x"), "--workspace"),
+        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "run.workers=1"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "run.workers=1"),
+        (MemoryError(), "smaller batch"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), "smaller batch"),
+        (DamagedArtifactError("a.h5: damaged"), "compute it anew"),
+        (UserError("mend this"), "mend this"),
+        (KeyError("x"), "--debug"),
+    ],
+)
+def test_faults_are_explained_in_few_lines(error: Exception, part: str) -> None:
+    text = explained(error)
+    assert part.lower() in text.lower()
+    assert text.count("\n") < 3
+
+
+def test_long_reasons_are_cut_and_control_characters_shown() -> None:
+    assert len(explained(ValueError("x" * 10_000))) < 600
+    assert printable("a\x1b[2Jb\nc\u202ed") == "a\\x1b[2Jb\nc\\x202ed"
+
+
+def test_postscript_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(IMAGES[6])
+    with pytest.raises(UserError, match="PostScript is a program"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 5000, "seed = " + "9" * 5000, '[data]\nroot = "a\\u0000b"\n']
+)
+def test_toml_beyond_all_bounds_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(UserError):
+        load_config(tmp_path / "c.toml")

@@ -1,0 +1,143 @@
+"""Files that are whole or not there: atomic writes, locks, seals, and the remains of processes that died."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_HOST = re.sub(r"\W", "_", socket.gethostname())
+_TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)(\.\d+)?(-(?P<host>\w+))?$")
+_SEAL = b"\nwsss sha256 "
+_SEAL_LENGTH = len(_SEAL) + 64
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that becomes ``path`` when the block ends well, and is removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside ``path`` that no other thread, process or machine uses."""
+    return path.with_name(f"{path.name}.tmp-{os.getpid()}.{threading.get_ident()}-{_HOST}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file has a name of `temporary_path`."""
+    return _TEMPORARY.search(path.name) is not None
+
+
+def remove_remains(folder: Path) -> None:
+    """Remove the temporary files in a folder whose process on this machine has ended."""
+    for path in folder.glob("*.tmp-*"):
+        found = _TEMPORARY.search(path.name)
+        if found and found["host"] == _HOST and not _alive(int(found["pid"])):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold ``<path>.lock``: one process computes an artifact, a second one calls ``waiting`` and then waits.
+
+    The lock is the kernel's (flock), so it ends with its process, however that dies. Its file goes with it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f"{path.name}.lock")
+    while True:
+        with lock.open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if not _is_still(lock, handle.fileno()):
+                continue  # the one before has removed it: whoever comes now locks another file
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def seal(path: Path) -> None:
+    """Append the checksum of a file's content to it; HDF5 does not mind what follows its own end."""
+    digest = file_sha256(path)
+    with path.open("ab") as file:
+        file.write(_SEAL + digest.encode())
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file ends in the checksum of what comes before, as `seal` left it."""
+    with path.open("rb") as file:
+        length = file.seek(0, os.SEEK_END) - _SEAL_LENGTH
+        if length < 0:
+            return False
+        file.seek(length)
+        end = file.read()
+        return end.startswith(_SEAL) and end[len(_SEAL) :] == file_sha256(path, length).encode()
+
+
+def set_aside(path: Path, beside: Path | None = None) -> Path:
+    """Rename a damaged file, to lie beside another; `prune` removes it."""
+    place = (beside or path).parent
+    prefix = path.name if beside is None else f"{beside.name}.{path.name.removeprefix(f'{beside.name}.')}"
+    aside = place / f"{prefix}.damaged-{time.time_ns()}"
+    path.rename(aside)
+    return aside
+
+
+def file_sha256(path: Path, length: int | None = None, *, start: int = 0) -> str:
+    """The checksum of a file, or of ``length`` bytes of it from ``start`` on."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(start)
+        left = path.stat().st_size - start if length is None else length
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
