@@ -5,13 +5,11 @@ http://home.bharathh.info/pubs/codes/SBD/download.html
 """
 
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-
-import numpy as np
 
 from data.images import UInt8, read_bytes
 from data.masks import Facts, facts_of
+from data.matlab import read_field
 from wsss.errors import UserError
 
 
@@ -44,17 +42,10 @@ class SbdMask:
 
 
 def _segmentation(data: bytes, file: Path) -> UInt8:
-    from scipy.io import loadmat  # takes long to import, and few data sets need it
-
     try:
-        content = loadmat(BytesIO(data), variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
-        labels = np.ascontiguousarray(content)
-        if labels.dtype != np.uint8 or labels.ndim != 2 or not labels.size:
-            raise ValueError(f"Segmentation is {labels.dtype} {labels.shape}")
-    except Exception as error:  # on damaged files scipy raises almost anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        return read_field(data, "GTcls", "Segmentation")
+    except ValueError as error:
         raise UserError(
-            f"{file}: no class segmentation of SBD ({reason}). Expected GTcls.Segmentation, one byte per pixel: "
+            f"{file}: no class segmentation of SBD ({error}). Expected GTcls.Segmentation, one byte per pixel: "
             "use the files of benchmark_RELEASE/dataset/cls."
         ) from error
-    return labels

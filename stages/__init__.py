@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from data import Dataset
-from stages.context import Context
+from stages.context import Context, checkpoint_of
 from stages.integrity import (
     record_path,
     remove_leftovers,
     set_aside_damaged,
     set_aside_unfinished,
+    tidy,
     write_record,
 )
 from wsss import processes
@@ -181,6 +182,7 @@ def execute(
     if processes.leads():
         _set_aside_damaged([planned], say)
         if planned.cached and not force:
+            tidy(planned.path, checkpoint_of(planned.path))
             return processes.agreed(False)
         _set_aside_damaged(inputs.values(), say)
     context = Context(

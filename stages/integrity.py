@@ -6,6 +6,7 @@ An artifact without a recorded checksum (an older workspace, a kill in the last 
 Shards and checkpoints end in a checksum of their own.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.artifacts import Artifact, DamagedArtifactError
-from wsss.files import file_sha256, is_sealed, is_temporary, set_aside, write_text
+from wsss.files import exclusive, file_sha256, is_sealed, is_temporary, set_aside, write_text
 from wsss.json_files import parse_json
 
 Say = Callable[[str], None]
@@ -74,6 +75,23 @@ def set_aside_unfinished(artifact: Path, checkpoint: Path, name: str, say: Say) 
         if not is_sealed(path):
             aside = set_aside(path, artifact)
             say(f"{name}: {path}: damaged; set aside as {aside.name}, that part is computed anew")
+
+
+def tidy(artifact: Path, checkpoint: Path) -> None:
+    """Remove what a process that died in its last moments left beside a finished artifact.
+
+    Where another process computes that artifact anew, nothing is touched.
+    """
+    lock = artifact.with_name(f"{artifact.name}.lock")
+    if not (lock.exists() or checkpoint.exists() or parts_of(artifact).exists()):
+        return
+    with contextlib.suppress(BlockingIOError), exclusive(artifact, _busy):
+        remove_leftovers(artifact)
+        checkpoint.unlink(missing_ok=True)
+
+
+def _busy() -> None:
+    raise BlockingIOError
 
 
 def remove_leftovers(artifact: Path) -> None:

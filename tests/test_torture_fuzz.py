@@ -64,9 +64,7 @@ def test_names_cannot_bring_markup_into_the_report(tmp_path: Path) -> None:
 
 
 def test_hostile_and_mutated_files_end_in_a_message(tmp_path: Path) -> None:
-    # sbd-mat is a known gap (docs/troubleshooting.md): SciPy's reader can crash the process; `make torture` shows it.
-    left_out = ("checkpoint", "network", "pth", "safetensors", "onnx", "sbd-mat")
-    light = [name for name in TARGETS if name not in left_out]
+    light = [name for name in TARGETS if name not in ("checkpoint", "network", "pth", "safetensors", "onnx")]
     tally = fuzz(light, 24, 1, tmp_path)
     assert tally.findings == []
     assert tally.outcomes.total() == 24 * len(light)

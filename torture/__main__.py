@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from torture.damage import damage_everywhere
 from torture.faults import FAULTS
 from torture.fuzz.campaign import fuzz
@@ -34,6 +36,7 @@ def main() -> int:
     options = parser.parse_args()
     parts = options.parts or list(PARTS)
     print(f"torture --seed {options.seed}", flush=True)
+    torch.set_num_threads(1)  # as in the processes that it starts: the number decides the bits
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
     tiny = make_tiny(folder / "data")
     total, end, findings = sum(SHARES[part] for part in parts), time.monotonic(), []

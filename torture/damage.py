@@ -69,13 +69,13 @@ def damage_everywhere(
         spoil(victim, how, random)
         output = _run(tiny, workspace, found, name)
         found.done[_kind(victim, workspace)] += 1
+        _check_told(found, name, how, victim, output)
         if hashes(workspace) != wanted or _figures(workspace) != figures:
             found.findings.append(f"{name}: the next run came to another result")
             shutil.rmtree(workspace)
             shutil.copytree(whole, workspace)
         elif how != "delete" and victim.read_bytes() != before and not _remade(victim):
             found.findings.append(f"{name}: was not made anew")
-        _check_told(found, name, how, victim, output)
     return found
 
 

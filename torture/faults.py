@@ -32,8 +32,8 @@ def limited(kind: int, value: int) -> Callable[[], None]:
 
 
 def large_files(tiny: Tiny, workspace: Path) -> list[str]:
-    """No file above 3 MB: what a full disk looks like to the program."""
-    return _faulty(tiny, workspace, preexec_fn=limited(resource.RLIMIT_FSIZE, 3_000_000))
+    """No file above 5 MB: what a full disk looks like to the program."""
+    return _faulty(tiny, workspace, preexec_fn=limited(resource.RLIMIT_FSIZE, 5_000_000))
 
 
 def few_descriptors(tiny: Tiny, workspace: Path) -> list[str]:
@@ -74,10 +74,10 @@ def together(tiny: Tiny, workspace: Path) -> list[str]:
 
 
 def full_disk(tiny: Tiny, workspace: Path) -> list[str]:
-    """A file system of 4 MB; where none can be mounted, nothing is found."""
+    """A file system of 8 MB; where none can be mounted, nothing is found."""
     workspace.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(workspace)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(workspace)], capture_output=True
     )
     if mounted.returncode:
         workspace.rmdir()

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss import processes
-from wsss.files import atomic_path, is_sealed, seal
+from wsss.files import atomic_path, is_sealed, require_room, seal
 from wsss.json_files import parse_json
 from wsss.progress import Pace
 
@@ -206,18 +206,16 @@ class Artifact:
     def check(self) -> None:
         """Read everything once. Raises DamagedArtifactError where a checksum does not hold."""
         _ = self.ids
-        for name in self._names():
-            self._read(name)
-
-    def _names(self) -> list[str]:
         found: list[str] = []
         try:
             self._open().visititems(
-                lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None
+                lambda n, item: found.append(n) if isinstance(item, h5py.Dataset) else None
             )
         except _FAULTS as error:
             raise DamagedArtifactError(f"{self.path}: cannot be read ({error})") from None
-        return [name for name in found if name != "ids"]
+        for name in found:
+            if name != "ids":
+                self._read(name)
 
     def close(self) -> None:
         """Close the file; a later read opens it again."""
@@ -278,6 +276,7 @@ def _put_groups(file: h5py.File, groups: Mapping[str, Arrays]) -> None:
 def _put(file: h5py.File, name: str, array: NDArray[Any]) -> None:
     """One data set: a single checksummed chunk, compressed where that pays (integers and half precision)."""
     array = np.asarray(array)
+    require_room(Path(file.filename), array.nbytes)
     if array.size == 0 or array.ndim == 0:
         file.create_dataset(name, data=array)  # HDF5 cannot chunk these
         return
@@ -321,6 +320,7 @@ def _merge(path: Path, stamp: Stamp, shards: Sequence[Path], groups: Mapping[str
         _put_groups(file, groups)
         ids: list[str] = []
         for shard in shards:
+            require_room(temporary, shard.stat().st_size)
             with h5py.File(shard, "r") as part:
                 for name in sorted(key for key in part if key != "ids"):
                     group = file.require_group(name)

@@ -1,10 +1,13 @@
 """Files that are whole or not there: atomic writes, locks, seals, and the remains of processes that died."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import re
+import resource
+import shutil
 import socket
 import threading
 import time
@@ -13,6 +16,7 @@ from pathlib import Path
 
 _HOST = re.sub(r"\W", "_", socket.gethostname())
 _TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)(\.\d+)?(-(?P<host>\w+))?$")
+_SLACK = 2 << 20  # bytes for what HDF5 writes beside the arrays
 _SEAL = b"\nwsss sha256 "
 _SEAL_LENGTH = len(_SEAL) + 64
 
@@ -77,6 +81,22 @@ def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
             finally:
                 lock.unlink(missing_ok=True)
             return
+
+
+def require_room(path: Path, size: int) -> None:
+    """Make sure that a file that is being written can grow by ``size`` bytes.
+
+    HDF5 has to be told beforehand: where it cannot flush a file, it ends the process by a segmentation fault.
+
+    Raises:
+        OSError: the disk is full (ENOSPC), or files may not become so large (EFBIG).
+    """
+    wanted = size + _SLACK
+    if shutil.disk_usage(path.parent).free < wanted:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and path.stat().st_size + wanted > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
 
 
 def seal(path: Path) -> None:
