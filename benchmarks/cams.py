@@ -8,7 +8,6 @@ float32, eager, default memory layout; maps of the tagged classes at stride 4 an
 are scored on the maps that each has stored.
 """
 
-import argparse
 import json
 import tempfile
 import time
@@ -22,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from benchmarks.prepared import sample_session
+from benchmarks.prepared import arguments, sample_session
 from data import Sample
 from data.images import read_image
 from stages.cams import compute
@@ -114,13 +113,7 @@ def _seeds(samples: Sequence[Sample], files: Sequence[Path], path: Path, labels:
 
 def main() -> None:
     """Read the arguments, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=60, help="of the sample's training photographs")
-    parser.add_argument("--workspace", type=Path, default=Path("runs"), help="keeps the trained classifier")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
-    options = parser.parse_args()
+    options = arguments(__doc__)
     session = sample_session(options.workspace.resolve(), "classify")
     training = session.dataset.weak().split(session.config.data.train_split)
     scored = session.dataset.split(session.config.data.train_split).samples[: options.images]

@@ -101,32 +101,45 @@ def make_voc(root: Path, scale: float) -> None:
             )
 
 
-def make_coco(root: Path, scale: float) -> None:
-    """Annotation files with the published keys, polygons of 20 to 32 corners, and empty photographs."""
+def make_coco(
+    root: Path,
+    scale: float,
+    *,
+    size: tuple[int, int] = (480, 640),
+    photograph: Callable[[Path], None] = Path.touch,
+) -> None:
+    """Annotation files with the published keys, polygons of 20 to 32 corners, and photographs.
+
+    Args:
+        root: a new folder.
+        scale: share of the published sizes.
+        size: ``(H, W)`` of the photographs.
+        photograph: writes one; empty files unless given.
+    """
     (root / "annotations").mkdir(parents=True)
     for split, (images, annotations) in COCO_SIZES.items():
         (root / split).mkdir()
         number = max(COCO_CATEGORIES, round(images * scale))
         with (root / "annotations" / f"instances_{split}.json").open("w") as file:
             file.write('{"info": {"year": 2017}, "licenses": [], "images": [')
-            file.write(", ".join(_image(i, root / split) for i in range(number)))
+            file.write(", ".join(_image(i, root / split, size, photograph) for i in range(number)))
             file.write('], "annotations": [')
-            file.writelines(_annotations(max(number, round(annotations * scale)), number))
+            file.writelines(_annotations(max(number, round(annotations * scale)), number, min(size)))
             categories = [
                 {"supercategory": "x", "id": i + 1, "name": f"class {i}"} for i in range(COCO_CATEGORIES)
             ]
             file.write(f'], "categories": {json.dumps(categories)}}}')
 
 
-def _image(number: int, folder: Path) -> str:
+def _image(number: int, folder: Path, size: tuple[int, int], photograph: Callable[[Path], None]) -> str:
     name = f"{number:012d}.jpg"
-    (folder / name).touch()
+    photograph(folder / name)
     entry = {
         "license": 3,
         "file_name": name,
         "coco_url": f"http://images.cocodataset.org/{folder.name}/{name}",
-        "height": 480,
-        "width": 640,
+        "height": size[0],
+        "width": size[1],
         "date_captured": "2013-11-14 17:02:52",
         "flickr_url": "http://farm7.staticflickr.com/6116/6255196340_da26cf2c9e_z.jpg",
         "id": number,
@@ -134,10 +147,10 @@ def _image(number: int, folder: Path) -> str:
     return json.dumps(entry)
 
 
-def _annotations(count: int, images: int) -> Iterator[str]:
+def _annotations(count: int, images: int, side: int) -> Iterator[str]:
     rng = np.random.default_rng(0)
     polygons = [
-        json.dumps([np.round(rng.uniform(0, 480, 40 + 2 * (i % 13)), 2).tolist()]) for i in range(1000)
+        json.dumps([np.round(rng.uniform(0, side, 40 + 2 * (i % 13)), 2).tolist()]) for i in range(1000)
     ]
     for i in range(count):
         yield (

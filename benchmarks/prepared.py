@@ -1,5 +1,6 @@
-"""A classification network to measure with: the sample's, trained once in a workspace of the benchmarks' own."""
+"""What benchmarks of a stage share: arguments, and the sample's run, trained once in a workspace of their own."""
 
+import argparse
 from pathlib import Path
 
 from stages import execute
@@ -16,3 +17,14 @@ def sample_session(workspace: Path, upto: str) -> Session:
         if name == upto:
             break
     return session
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """``images``, ``workspace`` and ``json`` of the command line."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=60, help="of the sample's training photographs")
+    parser.add_argument("--workspace", type=Path, default=Path("runs"), help="keeps the trained classifier")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    return parser.parse_args()

@@ -8,7 +8,6 @@ only the second calls foreground is 255. These pixels count as background in its
 flatter it; their share stands beside it.
 """
 
-import argparse
 import json
 import tempfile
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.prepared import sample_session
+from benchmarks.prepared import arguments, sample_session
 from data import Sample
 from data.images import read_image
 from stages.commands import Session
@@ -49,7 +48,7 @@ def reference(sample: Sample, cams: Artifact) -> UInt8:
     mask = sure.astype(np.uint8)
     mask[sure == 0] = IGNORE
     mask[(sure == 0) & (loose == 0)] = 0
-    return mask
+    return np.asarray(mask)
 
 
 def measure(session: Session, images: int, folder: Path) -> dict[str, float]:
@@ -105,13 +104,7 @@ def _miou(samples: Sequence[Sample], masks: Sequence[NDArray[np.generic]], label
 
 def main() -> None:
     """Read the arguments, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=60, help="of the sample's training photographs")
-    parser.add_argument("--workspace", type=Path, default=Path("runs"), help="keeps the trained classifier")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
-    options = parser.parse_args()
+    options = arguments(__doc__)
     session = sample_session(options.workspace.resolve(), "cams")
     with tempfile.TemporaryDirectory() as folder:
         found = measure(session, options.images, Path(folder))

@@ -4,15 +4,15 @@
 `data.images` reads the pixels. Nothing here imports torch, so the command line starts at once.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data.dataset import Dataset
 from data.index import index_files
+from data.listing_cache import Remembered, recall, remember, sources_of, stamps_of
 from data.masks import Facts, Mask
-from data.sources import Entry, read_listing
+from data.samples import Sample
+from data.sources import Entry, Listing, origin_of, read_listing
 from wsss.config import DataConfig
 from wsss.errors import UserError, listed
 
@@ -21,85 +21,22 @@ __all__ = ["Dataset", "Sample", "open_dataset"]
 _IGNORED = 255
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One image with what is known about it.
-
-    Attributes:
-        id: the image's path relative to the images folder, without its extension, ``/`` between folders.
-        image: the photograph.
-        tags: sorted class indices 0..C-1; empty for an image that shows background only.
-        split: name of its split.
-        mask: where its labels (0: background, c + 1: class c, 255: ignored) are read from, None for none.
-        size: ``(H, W)`` of the upright photograph.
-        image_digest: sha256 of the photograph's bytes, hexadecimal.
-        mask_digest: the same of what the mask is read from.
-    """
-
-    id: str
-    image: Path
-    tags: tuple[int, ...]
-    split: str
-    mask: Mask | None
-    size: tuple[int, int]
-    image_digest: str
-    mask_digest: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """Checked samples, sorted by id.
-
-    Attributes:
-        classes: C names; class c has the tag index c and the mask value c + 1.
-        samples: the images of the training and the validation split.
-        notes: what the user should know, a sentence each.
-    """
-
-    classes: tuple[str, ...]
-    samples: tuple[Sample, ...]
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.samples)
-
-    def split(self, name: str) -> "Dataset":
-        """Return the samples of one split only; none where no sample has it."""
-        return replace(self, samples=tuple(sample for sample in self.samples if sample.split == name))
-
-    def weak(self) -> "Dataset":
-        """Return the same data set without any mask: all that a weakly supervised stage may see."""
-        return replace(
-            self, samples=tuple(replace(sample, mask=None, mask_digest=None) for sample in self.samples)
-        )
-
-    def digest(self, *, masks: bool) -> str:
-        """Return the sha256 (hexadecimal) of what the data set says, wherever it lies on disk.
-
-        It covers the classes and, per sample, id, tags, split and the image's bytes; with ``masks`` also
-        the bytes of its mask.
-        """
-        samples = [
-            [
-                sample.id,
-                sample.tags,
-                sample.split,
-                sample.image_digest,
-                *([sample.mask_digest] if masks else []),
-            ]
-            for sample in self.samples
-        ]
-        text = json.dumps([self.classes, samples], separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-def open_dataset(config: DataConfig, *, cache: Path | None = None, progress: bool = False) -> Dataset:
+def open_dataset(
+    config: DataConfig,
+    *,
+    cache: Path | None = None,
+    listing: Path | None = None,
+    writable: bool = True,
+    progress: bool = False,
+) -> Dataset:
     """Read the listing and check every file, so that nothing fails later for the data's sake.
 
     Args:
         config: where the data set lies and how it is laid out.
         cache: JSON file that remembers the checked files of this data set; unchanged ones are not read again.
+        listing: file that remembers what a long listing said (COCO's, see `data.listing_cache`); it is not read
+            again as long as nothing has changed.
+        writable: whether these two may be written.
         progress: show a bar while files are decoded.
 
     Returns:
@@ -108,10 +45,42 @@ def open_dataset(config: DataConfig, *, cache: Path | None = None, progress: boo
     Raises:
         UserError: the listing, a tag, an image or a mask cannot be used; it says where, why and what to do.
     """
-    listing = read_listing(config)
+    origin = origin_of(config) if listing else None
+    if listing is None or origin is None:
+        return _checked(read_listing(config), cache, writable=writable, progress=progress)
+    known = recall(listing, config, origin)
+    if known and (known.stamps == stamps_of(known.columns.places())).all():
+        if known.renewed and writable:
+            remember(listing, known.sources, known.dataset, known.columns.root, known.stamps)
+        return known.dataset
+    sources = known.sources if known else sources_of(config, origin)
+    found = _listing(known, config)
+    stamps = stamps_of([str(entry.image) for entry in found.entries])
+    dataset = _checked(found, cache, writable=writable, progress=progress)
+    if writable:
+        remember(listing, sources, dataset, found.root, stamps)
+    return dataset
+
+
+def _listing(known: Remembered | None, config: DataConfig) -> Listing:
+    """The listing, from memory if all its photographs are still there."""
+    if known is None or (stamps_of(known.columns.places()) < 0).any():
+        return read_listing(config)
+    dataset = known.dataset
+    entries = (
+        Entry(id=sample.id, image=sample.image, tags=sample.tags, split=sample.split, mask=sample.mask)
+        for sample in dataset.samples
+    )
+    return Listing(
+        root=known.columns.root, classes=dataset.classes, entries=tuple(entries), notes=dataset.notes
+    )
+
+
+def _checked(listing: Listing, cache: Path | None, *, writable: bool, progress: bool) -> Dataset:
+    """Check every file of a listing."""
     images = [entry.image for entry in listing.entries]
     masks = [entry.mask for entry in listing.entries if entry.mask]
-    facts = index_files(images, masks, root=listing.root, cache=cache, progress=progress)
+    facts = index_files(images, masks, root=listing.root, cache=cache, writable=writable, progress=progress)
     _check_masks(listing.entries, facts, len(listing.classes))
     samples = tuple(_sample(entry, facts) for entry in listing.entries)
     return Dataset(classes=listing.classes, samples=samples, notes=listing.notes)

@@ -33,7 +33,13 @@ _Memory = dict[str, tuple[_Stamp, Facts]]  # by "image:" or "mask:" and the path
 
 
 def index_files(
-    images: Sequence[Path], masks: Sequence[Mask], *, root: Path, cache: Path | None, progress: bool
+    images: Sequence[Path],
+    masks: Sequence[Mask],
+    *,
+    root: Path,
+    cache: Path | None,
+    progress: bool,
+    writable: bool = True,
 ) -> dict[Path | Mask, Facts]:
     """Check every file and return its facts.
 
@@ -44,6 +50,7 @@ def index_files(
         cache: JSON file of earlier facts, ignored if damaged or of another root; None remembers nothing.
             A file counts as unchanged as long as its length and modification time stay.
         progress: show a bar while files are decoded.
+        writable: whether the cache may be written.
 
     Returns:
         The facts of every path and mask given.
@@ -51,9 +58,9 @@ def index_files(
     Raises:
         UserError: files that cannot be used (ten named, the rest counted), or a cache that cannot be written.
     """
-    if cache is not None:
+    if cache is not None and writable:
         _check_writable(cache)
-    memory = _load(cache, root) if cache is not None else {}
+    memory = _load(cache, root, writable=writable) if cache is not None else {}
     jobs = [_Job(path, path, f"image:{_relative(path, root)}") for path in images]
     jobs += [_Job(mask, mask.file, _mask_key(mask, root)) for mask in masks]
     stamps = {job.key: _stamp(job.path) for job in jobs}
@@ -66,7 +73,7 @@ def index_files(
             else:
                 problems.append(str(found))
     finally:  # what is known already survives a bad file and Ctrl-C
-        if cache is not None and todo:
+        if cache is not None and writable and todo:
             _save(memory, cache, root)
     _raise(problems)
     return {job.item: memory[job.key][1] for job in jobs}
@@ -145,10 +152,10 @@ def _unwritable(cache: Path, error: OSError) -> UserError:
     )
 
 
-def _load(cache: Path, root: Path) -> _Memory:
+def _load(cache: Path, root: Path, *, writable: bool) -> _Memory:
     """Read the cache; a missing, damaged or foreign one is empty, and every file is checked anew."""
     try:
-        stored = _sealed(cache)
+        stored = _sealed(cache, writable=writable)
         if (stored["schema"], stored["root"]) != (_SCHEMA, str(root.absolute())):
             return {}
         return {key: _entry(value) for key, value in stored["files"].items()}
@@ -156,17 +163,14 @@ def _load(cache: Path, root: Path) -> _Memory:
         return {}
 
 
-def _sealed(cache: Path) -> Any:
-    """The content of the cache's file; one that has changed since it was written is set aside."""
+def _sealed(cache: Path, *, writable: bool) -> Any:
+    """The content of the cache's file; one that has changed since it was written is set aside where that may be."""
     content = cache.read_bytes()
     try:
         return parse_sealed(content)
     except ValueError as error:
-        aside = set_aside(cache).name
-        print(
-            f"{cache}: not as written ({error}); set aside as {aside}, every file is checked anew",
-            file=sys.stderr,
-        )
+        done = f"set aside as {set_aside(cache).name}" if writable else "not used"
+        print(f"{cache}: not as written ({error}); {done}, every file is checked anew", file=sys.stderr)
         raise
 
 

@@ -9,13 +9,14 @@ its file exists. The three weak stages are handed a view of the data without mas
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from data import Dataset
-from stages.context import Context
+from stages.context import Context, checkpoint_of
 from stages.integrity import (
     record_path,
     remove_leftovers,
@@ -85,8 +86,7 @@ def _segment_view(config: Config, dataset: Dataset) -> Dataset:
     weak = dataset.weak()
     if config.segment.supervision == "pseudo":
         return weak
-    training = dataset.split(config.data.train_split).samples
-    return replace(weak, samples=training + weak.split(config.data.val_split).samples)
+    return dataset.split(config.data.train_split).joined(weak.split(config.data.val_split))
 
 
 def _segment_inputs(config: Config) -> tuple[str, ...]:
@@ -129,15 +129,18 @@ class Planned:
 def plan(config: Config, dataset: Dataset, workspace: Path) -> tuple[Planned, ...]:
     """The stages that this configuration needs, in order, each with its artifact's name."""
     needed = _needed(config)
+    digests: dict[Callable[[Config, Dataset], Dataset], str] = {}  # three stages have one view
     planned: dict[str, Planned] = {}
     for stage in STAGES:
         if stage.name not in needed:
             continue
+        if stage.view not in digests:
+            digests[stage.view] = stage.view(config, dataset).digest(masks=True)
         stamp = Stamp(
             stage=stage.name,
             version=stage.version,
             seed=config.seed,
-            data=stage.view(config, dataset).digest(masks=True),
+            data=digests[stage.view],
             config=_section(config, stage.name),
             inputs={name: planned[name].stamp.fingerprint for name in stage.inputs(config)},
             classes=dataset.classes,
@@ -176,6 +179,12 @@ def execute(
         UserError: an input is missing.
     """
     inputs = {name: everything[name] for name in planned.stage.inputs(config)}
+    if processes.leads():
+        _set_aside_damaged([planned], say)
+        if planned.cached and not force:
+            tidy(planned.path, checkpoint_of(planned.path))
+            return processes.agreed(False)
+        _set_aside_damaged(inputs.values(), say)
     context = Context(
         config=config,
         data=planned.stage.view(config, dataset),
@@ -186,11 +195,6 @@ def execute(
     )
     if not processes.leads():
         return _help(planned, context)
-    for item in (planned, *inputs.values()):
-        set_aside_damaged(item.path, item.stamp.fingerprint, item.name, say)
-    if planned.cached and not force:
-        tidy(planned.path, context.checkpoint)
-        return processes.agreed(False)
     _require(inputs, planned.name)
     with exclusive(
         planned.path, lambda: say(f"{planned.name}: another process computes this; waiting for it")
@@ -207,6 +211,11 @@ def execute(
         context.checkpoint.unlink(missing_ok=True)
         log({"stage": planned.name, "event": "done", "fingerprint": planned.stamp.fingerprint})
     return True
+
+
+def _set_aside_damaged(items: Iterable[Planned], say: Callable[[str], None]) -> None:
+    for item in items:
+        set_aside_damaged(item.path, item.stamp.fingerprint, item.name, say)
 
 
 def _help(planned: Planned, context: Context) -> bool:
@@ -232,7 +241,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 def software_versions() -> dict[str, str]:
     """Versions of what results depend on."""
     names = ("torch", "torchvision", "timm", "numpy", "h5py", "pydensecrf2", "pillow")
-    return {name: importlib.metadata.version(name) for name in names}
+    return {name: _version(name) for name in names}
+
+
+@cache
+def _version(name: str) -> str:
+    return importlib.metadata.version(name)
 
 
 def _needed(config: Config) -> set[str]:

@@ -9,8 +9,10 @@ from data import Dataset, open_dataset
 from stages import Planned, differences, execute, plan
 from stages.integrity import verify
 from stages.quality.measure import measure
+from stages.quality.measured import Measures
 from stages.quality.report import Subject, bring_up_to_date, flat, report_paths
-from stages.tables import aligned, human_bytes, human_seconds, percent
+from stages.quality.wording import result
+from stages.tables import aligned, human_bytes, human_seconds
 from stages.workspace import Run, Workspace, computed, prune
 from wsss import processes
 from wsss.config import Config, TrainConfig, load_config, to_toml, to_tree
@@ -45,14 +47,14 @@ class Session:
     run: Run
     preset: dict[str, Any]
 
-    def measures(self) -> dict[str, dict[str, Any]]:
+    def measures(self) -> Measures:
         """Measures of every cached stage that has any, by name; computed where they are not kept."""
         found = {
             name: measure(item, self.planned, self.config, self.dataset, self.workspace.root)
             for name, item in self.planned.items()
             if item.cached
         }
-        return {name: values for name, values in found.items() if values is not None}
+        return Measures({name: measured for name, measured in found.items() if measured is not None})
 
     def subject(self) -> Subject:
         """What the run's report is about."""
@@ -83,8 +85,13 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
     if writable:
         workspace.make()
         run.mend()
-    index = workspace.file_index(config.data.root)
-    dataset = open_dataset(config.data, cache=index if writable else None, progress=processes.leads())
+    dataset = open_dataset(
+        config.data,
+        cache=workspace.file_index(config.data.root),
+        listing=workspace.listing(config.data.root),
+        writable=writable,
+        progress=processes.leads(),
+    )
     planned = {item.name: item for item in plan(config, dataset, workspace.root)}
     return Session(config, dataset, planned, workspace, run, _preset(request, run))
 
@@ -104,12 +111,16 @@ def compute_missing(session: Session) -> list[str]:
         return [item.name for item in session.planned.values() if _execute(session, item, force=False)]
     session.run.announce(session.planned)
     fresh = []
+    unsaid = False  # whether the report may lack a cached stage: it is told before hours go by
     for item in session.planned.values():
-        if _execute(session, item, force=False):
+        if unsaid and not item.cached:
+            refresh_report(session)
+        if computed_now := _execute(session, item, force=False):
             fresh.append(item.name)
+            refresh_report(session)
         else:
             print(f"{item.name}: cached")
-        refresh_report(session)
+        unsaid = not computed_now
     return fresh
 
 
@@ -170,7 +181,7 @@ def run_report(request: Request, *, tensorboard: bool = False) -> None:
     session = open_session(request)
     _verify(session)
     subject = refresh_report(session)
-    print(table(session, subject.measures, []))
+    print(table(session, subject.measures.headlines(), []))
     if not subject.measures:
         raise UserError("nothing to report on: none of the stages cams, refine and segment is cached")
     for path in report_paths(session.run):
@@ -197,7 +208,7 @@ def table(session: Session, measures: Mapping[str, dict[str, Any]], fresh: Seque
             (
                 name,
                 state,
-                _result(name, measures.get(name)) if item.cached else "",
+                result(name, measures.get(name)) if item.cached else "",
                 "-" if seconds is None else human_seconds(seconds),
                 human_bytes(item.path.stat().st_size) if item.cached else "-",
             )
@@ -257,7 +268,7 @@ def _preset(request: Request, run: Run) -> dict[str, Any]:
 def refresh_report(session: Session) -> Subject:
     """Measure what is new, and bring run.json and the report up to date."""
     subject = session.subject()
-    session.run.save(session.config, session.planned, subject.measures, session.preset)
+    session.run.save(session.config, session.planned, subject.measures.headlines(), session.preset)
     if subject.measures:
         bring_up_to_date(subject)
     return subject
@@ -277,7 +288,7 @@ def _finish(session: Session, fresh: Sequence[str], *, tensorboard: bool) -> Non
     subject = refresh_report(session)
     bring_overview_up_to_date(session, fresh)
     print()
-    print(table(session, subject.measures, fresh))
+    print(table(session, subject.measures.headlines(), fresh))
     print(f"\npictures: {session.run.overview}")
     if subject.measures:
         print(f"report:   {report_paths(session.run)[0]}")
@@ -296,28 +307,6 @@ def _events(subject: Subject, tensorboard: bool) -> None:
         from stages.quality.tensorboard import write_events
 
         print(f"events:   {write_events(subject)}")
-
-
-def _result(name: str, values: Mapping[str, Any] | None) -> str:
-    """A stage's score in words: what was measured, on what, and who chose the threshold."""
-    if name == "classify":
-        return ""
-    if values is None:
-        return "no images to score"
-    if not values["scored_images"]:
-        return "no masks to score against; see the report's indicators"
-    miou = percent(values["miou"])
-    if name == "cams":
-        fixed = values["threshold_chosen_by"].startswith("the configuration")
-        chosen = "set in the configuration" if fixed else "chosen without ground truth"
-        return (
-            f"seed mIoU {miou} at {values['threshold']:.2f} ({chosen}); "
-            f"best {percent(values['best_miou'])} at {values['best_threshold']:.2f} (chosen by this ground truth)"
-        )
-    if name == "refine":
-        unsure = percent(values["indicator.unsure"])
-        return f"pseudo-mask mIoU {miou} ({unsure} % of pixels left out as unsure)"
-    return f"validation mIoU {miou} ({values['scored_images']} images)"
 
 
 def _reason(item: Planned, before: dict[str, Any] | None) -> str:

@@ -17,12 +17,13 @@ from stages.quality.compare import (
     worse_by,
 )
 from stages.quality.gallery import MASKS, Panel, error_panel, mask_panel, photograph, stage_mask
-from stages.quality.measure import scored_samples
+from stages.quality.measure import scored_images
+from stages.quality.measured import Values
 from stages.quality.report import report_paths
-from stages.quality.values import Values
 from stages.workspace import Workspace
-from wsss.artifacts import Artifact, write_text
+from wsss.artifacts import Artifact
 from wsss.errors import UserError
+from wsss.files import write_text
 
 
 def run_compare(
@@ -119,7 +120,7 @@ def _panels(
     stage: str, image_id: str, sides: Sequence[tuple[Session, str, Values]]
 ) -> tuple[tuple[int, ...], tuple[Panel, ...]]:
     first = sides[0][0]
-    samples = {sample.id: sample for sample in scored_samples(stage, first.config, first.dataset)}
+    samples = {sample.id: sample for sample in scored_images(stage, first.config, first.dataset).samples}
     if image_id not in samples:
         raise UserError(f"the photograph {image_id} is no longer in the data set")
     sample, classes = samples[image_id], first.dataset.classes

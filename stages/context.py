@@ -33,4 +33,9 @@ class Context:
     @property
     def checkpoint(self) -> Path:
         """Where training keeps its state between tries."""
-        return self.output.with_name(f"{self.output.name}.checkpoint")
+        return checkpoint_of(self.output)
+
+
+def checkpoint_of(artifact: Path) -> Path:
+    """Where the training that ends in an artifact keeps its state between tries."""
+    return artifact.with_name(f"{artifact.name}.checkpoint")

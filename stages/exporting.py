@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from stages.export_sources import MaskSource, open_source
 from stages.finished import FinishedRun, open_run
-from wsss.artifacts import atomic_path
 from wsss.errors import UserError, listed
+from wsss.files import atomic_path
 from wsss.formats import LabelledImage
 from wsss.formats.coco import coco_json
 from wsss.formats.cvat import write_cvat

@@ -10,9 +10,9 @@ from data.derive import as_csv, derive_tags
 from data.sources.rows import plural
 from data.survey import SplitSurvey, Survey, survey
 from stages.commands import Request, Session, check_networks, open_session
-from wsss.artifacts import write_text
 from wsss.config import load_config
 from wsss.errors import UserError
+from wsss.files import write_text
 
 _WIDTH = 100  # columns of the page
 _ROWS = 40  # of the class table; more classes go into several columns

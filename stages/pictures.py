@@ -10,8 +10,9 @@ from data import Dataset, Sample
 from data.images import read_image
 from stages import Planned
 from stages.selection import overview_samples
-from wsss.artifacts import Artifact, atomic_path
+from wsss.artifacts import Artifact
 from wsss.config import Config
+from wsss.files import atomic_path
 from wsss.overview import OverviewRow, draw_overview
 from wsss.resize import resize_maps
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from stages import differences
 from stages.photographs import Photograph
-from wsss.artifacts import atomic_path, write_text
 from wsss.errors import UserError, listed
+from wsss.files import atomic_path, write_text
 from wsss.json_files import parse_json
 from wsss.palette_png import mask_note
 

@@ -1,42 +1,63 @@
-"""Stage 3: dense CRF pseudo-masks of the training images, in a pool of processes.
+"""Stage 3: pseudo-masks of the training images: a dense CRF in a pool of processes, or local refinement on the device.
 
 Writes per image ``masks`` (H, W) uint8 at the photograph's size, 255 where unsure: what the segmenter learns
 from; and ``labels`` (H, W) uint8, the most probable label everywhere: what is scored.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data import Sample
-from data.images import read_image
 from stages.context import Context
+from stages.refining import Seed, SeedReader, decide
 from stages.threshold import seed_threshold
 from wsss.artifacts import Arrays, Artifact, write_sharded
 from wsss.config import RefineConfig
-from wsss.crf import PRESETS, dense_crf, probabilities, pseudo_mask
+from wsss.crf import PRESETS, dense_crf
 from wsss.interrupt import check
 from wsss.progress import progress_bar
-from wsss.resize import resize_image, resize_labels, resize_maps, working_size
 from wsss.workers import pool_workers, serve_parent
+
+Produce = Callable[[Sequence[str]], Iterator[Arrays]]
 
 
 def compute(context: Context) -> None:
     """Compute and write the artifact."""
-    samples = {sample.id: sample for sample in context.data.samples}
     cams = Artifact(context.inputs["cams"])
     background = seed_threshold(context.config.refine, cams)
     context.log({"stage": context.stamp.stage, "event": "threshold", "background": background})
-    refiner = Refiner(cams, context.config.refine, background)
+    method = {"crf": _by_crf, "local": _locally}[context.config.refine.method]
+    method(context, cams, background)
+
+
+def _locally(context: Context, cams: Artifact, background: float) -> None:
+    # Imported here: the CRF's processes import this file, and need no torch.
+    from stages.local_refining import LocalRefiner, local_seeds
+    from wsss.device import choose_device
+
+    samples = {sample.id: sample for sample in context.data.samples}
+    config = context.config.refine
+    seeds = local_seeds(cams, config, background)
+    refiner = LocalRefiner(seeds, config, choose_device(context.config.run.device))
+
+    def produce(ids: Sequence[str]) -> Iterator[Arrays]:
+        return refiner([samples[image_id] for image_id in ids])
+
+    _write(context, produce)
+
+
+def _by_crf(context: Context, cams: Artifact, background: float) -> None:
+    samples = {sample.id: sample for sample in context.data.samples}
+    config = context.config.refine
+    refiner = CrfRefiner(SeedReader(cams, config.max_side, background), config)
     workers = pool_workers(context.config.run)
     # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
-    with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=serve_parent) as pool,
-        progress_bar(len(samples), context.stamp.stage, "img") as bar,
-    ):
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=serve_parent) as pool:
 
         def produce(ids: Sequence[str]) -> Iterator[Arrays]:
             futures = [pool.submit(refiner, samples[image_id]) for image_id in ids]
@@ -48,29 +69,28 @@ def compute(context: Context) -> None:
                 for future in futures:
                     future.cancel()
 
-        write_sharded(context.output, context.stamp, list(samples), produce, done=bar.update)
+        _write(context, produce)
+
+
+def _write(context: Context, produce: Produce) -> None:
+    ids = [sample.id for sample in context.data.samples]
+    with progress_bar(len(ids), context.stamp.stage, "img") as bar:
+        write_sharded(context.output, context.stamp, ids, produce, done=bar.update)
 
 
 @dataclass(frozen=True)
-class Refiner:
+class CrfRefiner:
     """Turns one sample's CAMs into its pseudo-mask; pickled to the workers."""
 
-    cams: Artifact
+    seeds: SeedReader
     config: RefineConfig
-    background: float
 
     def __call__(self, sample: Sample) -> Arrays:
         """The arrays ``masks`` and ``labels`` of a sample, both (H, W) uint8."""
-        image = read_image(sample.image)
-        full = (image.shape[0], image.shape[1])
-        size = working_size(*full, self.config.max_side)
-        maps = resize_maps(self.cams.read(sample.id, "maps"), size)
-        labels = np.concatenate([[0], self.cams.read(sample.id, "classes").astype(np.int64) + 1])
-        posterior = dense_crf(
-            resize_image(image, size),
-            probabilities(maps, self.background),
-            PRESETS[self.config.preset],
-            iterations=self.config.iterations,
-        )
-        mask, best = pseudo_mask(posterior, labels, unsure=self.config.unsure)
-        return {"masks": resize_labels(mask, full), "labels": resize_labels(best, full)}
+        seed = self.seeds(sample)
+        return decide(seed, self.posterior(seed), self.config.unsure)
+
+    def posterior(self, seed: Seed) -> NDArray[np.float32]:
+        """(K + 1, h, w) float32."""
+        preset = PRESETS[self.config.preset]
+        return dense_crf(seed.image, seed.probability, preset, iterations=self.config.iterations)

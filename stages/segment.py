@@ -57,7 +57,7 @@ def compute(context: Context) -> None:
         write_sharded(context.output, context.stamp, list(samples), produce, groups=groups, done=bar.update)
 
 
-def _mask_source(context: Context, samples: tuple[Sample, ...]) -> MaskSource:
+def _mask_source(context: Context, samples: Sequence[Sample]) -> MaskSource:
     if context.config.segment.supervision == "pseudo":
         return PseudoMasks(Artifact(context.inputs["refine"]))
     missing = [sample.id for sample in samples if sample.mask is None]

@@ -17,9 +17,9 @@ from data.sources import read_listing
 from stages.commands import Request
 from stages.inputs import run_check, wrapped
 from stages.suggest import Pictures, Setting, expected_time, suggest, this_machine
-from wsss.artifacts import write_text
 from wsss.config import from_tree
 from wsss.errors import UserError
+from wsss.files import write_text
 
 _CONFIG, _LIST = WRITTEN
 _SAMPLED = 500  # photographs whose size is looked at

@@ -24,8 +24,3 @@ def human_bytes(size: float) -> str:
 def human_seconds(seconds: float) -> str:
     """Seconds, or minutes and seconds."""
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
-
-
-def percent(value: float | None) -> str:
-    """A share as percent without its sign; a dash where undefined."""
-    return "-" if value is None else f"{100 * value:.1f}"

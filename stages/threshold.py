@@ -9,7 +9,7 @@ from wsss.metrics.indicators import label_free_threshold
 
 
 def seed_threshold(config: RefineConfig, cams: Artifact) -> float:
-    """The background score that the seed and the CRF start from.
+    """The background score that the seed and its refinement start from.
 
     With ``threshold = "label-free"`` it is the one at which colour information (see `wsss.metrics.indicators`),
     averaged over all training images, is largest; ``background`` where no image has a tag.

@@ -2,6 +2,7 @@
 
 <workspace>/artifacts/<stage>/<fingerprint>.h5    and .json: how it was computed
 <workspace>/scores/                               scores by what they depend on
+<workspace>/files-<data set>.json                 a data set's checked files, and .listing: its samples
 <workspace>/<run>/config.toml, run.json, log.jsonl, overview.png
 """
 
@@ -38,6 +39,10 @@ class Workspace:
     def file_index(self, data_root: str) -> Path:
         """The cache of a data set's checked files."""
         return self.root / f"files-{hashlib.sha256(data_root.encode()).hexdigest()[:12]}.json"
+
+    def listing(self, data_root: str) -> Path:
+        """What a long listing said, see `data.listing_cache`."""
+        return self.file_index(data_root).with_suffix(".listing")
 
     def make(self) -> None:
         """Create the folder and make sure that files can be written.
@@ -131,10 +136,10 @@ class Run:
         self,
         config: Config,
         stages: Mapping[str, Planned],
-        measures: Mapping[str, Mapping[str, Any]],
+        headlines: Mapping[str, Mapping[str, Any]],
         preset: Mapping[str, Any],
     ) -> None:
-        """Write config.toml and run.json: fingerprint, material and main scores of every finished stage."""
+        """Write config.toml and run.json: fingerprint, material and single figures of every finished stage."""
         write_text(self.config_file, to_toml(config))
         entries = {
             name: {
@@ -142,7 +147,7 @@ class Run:
                 "material": item.stamp.material,
                 "bytes": item.path.stat().st_size,
                 "computed": computed(item),
-                "scores": _headline(measures.get(name, {})),
+                "scores": dict(headlines.get(name, {})),
             }
             for name, item in stages.items()
             if item.cached
@@ -224,11 +229,6 @@ def _is_fingerprint(value: Any) -> bool:
 
 def _fingerprints(stages: Mapping[str, Planned]) -> dict[str, str]:
     return {name: item.stamp.fingerprint for name, item in stages.items()}
-
-
-def _headline(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The single figures among a stage's measures; lists are in report.json."""
-    return {key: value for key, value in values.items() if not isinstance(value, list)}
 
 
 def _is_remains(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """Runs with made-up results, for tests of what is reported about them: nothing is trained."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +77,7 @@ def moved(sample: Sample, shift: int) -> NDArray[np.uint8]:
     return mask
 
 
-def _cams(samples: tuple[Sample, ...], classes: int, shift: int) -> Iterator[tuple[str, Arrays]]:
+def _cams(samples: Sequence[Sample], classes: int, shift: int) -> Iterator[tuple[str, Arrays]]:
     for sample in samples:
         grid = cam_grid(*sample.size)
         labels = moved(sample, shift)
@@ -100,7 +100,7 @@ def _cams(samples: tuple[Sample, ...], classes: int, shift: int) -> Iterator[tup
         )
 
 
-def _masks(samples: tuple[Sample, ...], shift: int) -> Iterator[tuple[str, Arrays]]:
+def _masks(samples: Sequence[Sample], shift: int) -> Iterator[tuple[str, Arrays]]:
     for sample in samples:
         labels = moved(sample, shift)
         masks = labels.copy()
@@ -108,7 +108,7 @@ def _masks(samples: tuple[Sample, ...], shift: int) -> Iterator[tuple[str, Array
         yield sample.id, {"masks": masks, "labels": labels}
 
 
-def _predictions(samples: tuple[Sample, ...], shift: int) -> Iterator[tuple[str, Arrays]]:
+def _predictions(samples: Sequence[Sample], shift: int) -> Iterator[tuple[str, Arrays]]:
     for sample in samples:
         each = [moved(sample, shift + more) for more in EXITS.values()]
         yield sample.id, {"predictions": moved(sample, shift), "exit_predictions": np.stack(each)}

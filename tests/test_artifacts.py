@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,12 +22,13 @@ from wsss.artifacts import (
     Artifact,
     DamagedArtifactError,
     Stamp,
-    atomic_path,
     canonical_json,
-    exclusive,
     write_artifact,
     write_sharded,
 )
+from wsss.files import atomic_path, exclusive
+
+ROOT = Path(__file__).parent.parent
 
 STAMP = Stamp(
     stage="cams",
@@ -241,17 +244,25 @@ def read_in_child(artifact: Artifact) -> float:
     return float(artifact.read(IDS[1], "maps").sum())
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*fork:DeprecationWarning"
-)  # Python 3.12 warns, and this is what is tested
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_readers_work_in_worker_processes(tmp_path: Path, method: str) -> None:
-    write_artifact(tmp_path / "a.h5", STAMP, images=[(i, maps_of(i)) for i in IDS])
-    artifact = Artifact(tmp_path / "a.h5")
+def check_readers(path: Path, method: str) -> None:
+    artifact = Artifact(path)
     wanted = read_in_child(artifact)  # the parent's handle is open now
     with multiprocessing.get_context(method).Pool(2) as pool:
         assert pool.map(read_in_child, [artifact] * 4) == [wanted] * 4
     assert pickle.loads(pickle.dumps(artifact)).ids == artifact.ids
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_readers_work_in_worker_processes(tmp_path: Path, method: str) -> None:
+    """In an interpreter of its own: a fork of this one would take over the locks of threads of other tests."""
+    write_artifact(tmp_path / "a.h5", STAMP, images=[(i, maps_of(i)) for i in IDS])
+    code = (
+        "import sys; from pathlib import Path; from tests.test_artifacts import check_readers; "
+        "check_readers(Path(sys.argv[1]), sys.argv[2])"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.h5"), method], check=True, cwd=ROOT, timeout=120
+    )
 
 
 def hold(path: Path, held: str) -> None:

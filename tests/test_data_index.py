@@ -1,6 +1,5 @@
 """The cache of checked files: it saves the decoding, and never vouches for a file that changed."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -122,12 +121,13 @@ def test_a_damaged_or_foreign_cache_is_rebuilt(
     config = make_folder_tree(tmp_path / "d", n_train=3, n_val=0)
     cache = tmp_path / "cache.json"
     first = open_dataset(config, cache=cache)
-    whole = json.loads(cache.read_text())
+    whole = parse_sealed(cache.read_bytes())
     damage(cache)
     assert open_dataset(config, cache=cache) == first
     assert len(decoded) == 12
-    assert json.loads(cache.read_text()).keys() == whole.keys()
-    assert len(parse_sealed(cache.read_bytes())["files"]) == 6
+    mended = parse_sealed(cache.read_bytes())
+    assert mended.keys() == whole.keys()
+    assert len(mended["files"]) == 6
 
 
 def test_facts_survive_a_bad_file(tmp_path: Path, decoded: list[str]) -> None:

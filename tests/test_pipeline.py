@@ -93,6 +93,7 @@ def test_a_second_run_computes_nothing(
     ("change", "recomputed"),
     [
         ("refine.preset=psa", ["refine", "segment"]),
+        ("refine.method=local", ["refine", "segment"]),
         ("cams.flip=false", ["cams", "refine", "segment"]),
         ("segment.weight_sr_f=0", ["segment"]),
         ("segment.supervision=full", ["segment"]),
@@ -178,9 +179,10 @@ def test_scores_equal_a_direct_evaluation(finished: Path, data: DataConfig) -> N
         confusion_counts(s.mask.read(), artifact.read(s.id, "predictions"), labels) for s in samples if s.mask
     )
     planned = session.planned
-    scores = measure(planned["segment"], planned, session.config, session.dataset, finished)
-    assert scores is not None
-    assert scores["miou"] == pytest.approx(mask_scores(np.asarray(counts), len(samples)).miou)
+    measured = measure(planned["segment"], planned, session.config, session.dataset, finished)
+    assert measured is not None
+    assert measured.headline["miou"] == measured.values["miou"]
+    assert measured.values["miou"] == pytest.approx(mask_scores(np.asarray(counts), len(samples)).miou)
 
 
 def test_scores_follow_the_threshold_without_recomputing_cams(workspace: Path, data: DataConfig) -> None:
@@ -233,7 +235,7 @@ def test_prune_removes_what_no_run_names(
     assert not stale.exists()
     measured = [file.name.split("-")[:2] for file in (workspace / "scores").iterdir()]
     assert {f"{stage}/{fingerprint}.h5" for stage, fingerprint in measured} <= left.keys()
-    assert len(measured) == 3
+    assert len(measured) == 6  # all figures, and the single ones
     assert "removed artifacts" in capsys.readouterr().out
 
 
@@ -250,12 +252,30 @@ def test_prune_spares_what_an_interrupted_run_has_begun(tmp_path: Path, data: Da
     assert not foreign.exists()
 
 
-def test_voc_layout_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("supervision", ["pseudo", "full"])
+def test_voc_layout_runs(tmp_path: Path, supervision: str) -> None:
     data = make_voc_tree(tmp_path / "voc", n_train=4, n_val=2)
-    run_all(request(data, tmp_path / "ws"))
+    run_all(request(data, tmp_path / "ws", f"segment.supervision={supervision}"))
     record = json.loads((tmp_path / "ws" / "tiny" / "run.json").read_text())
+    assert list(record["stages"]) == (list(STAGE_NAMES) if supervision == "pseudo" else ["segment"])
     assert record["classes"] == ["aeroplane", "bicycle"]
     assert record["stages"]["segment"]["scores"]["images"] == 2
+
+
+def test_the_u_shape_runs_in_both_networks(tmp_path: Path, data: DataConfig) -> None:
+    shape = [
+        f"{stage}.{setting}"
+        for stage in ("classify", "segment")
+        for setting in ("structure=ushape", "decoder_channels=8")
+    ]
+    run_all(request(data, tmp_path / "ws", *shape, "segment.exits=[4, 6, 9]", "cams.exits=[7]"))
+    report = json.loads((tmp_path / "ws" / "tiny" / "report.json").read_text())
+    assert report["segment.exits.blocks"] == [4, 6, 9]
+    log = [json.loads(line) for line in (tmp_path / "ws" / "tiny" / "log.jsonl").read_text().splitlines()]
+    losses = {item["stage"]: set(item) for item in log if "epoch" in item}
+    assert losses["classify"] >= {"cls", "sr_f", "sr_l"}
+    assert losses["segment"] >= {"cls", "seg", "sr_l"}
+    assert "sr_f" not in losses["segment"]  # a single exit in the encoder
 
 
 def test_data_without_any_mask_runs_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

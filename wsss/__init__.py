@@ -7,7 +7,7 @@ A tour:
     networks    plain networks of two structures, and exits around them for training
     losses      MEA, SR-F and SR-L
     cams        class activation maps
-    crf         dense CRF pseudo-masks
+    crf         dense CRF pseudo-masks; local_refiner: the same task on a GPU
     metrics     what is right and what is wrong with a mask
     train       the one training loop
     processes   torchrun's processes, and what they agree on

@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss import processes
-from wsss.files import atomic_path as atomic_path
-from wsss.files import exclusive as exclusive
-from wsss.files import is_sealed, require_room, seal
-from wsss.files import write_text as write_text
+from wsss.files import atomic_path, is_sealed, require_room, seal
 from wsss.json_files import parse_json
 from wsss.progress import Pace
 
@@ -172,12 +170,23 @@ class Artifact:
             self.stage = str(attributes["stage"])
             self.fingerprint = str(attributes["fingerprint"])
             self.classes: tuple[str, ...] = tuple(parse_json(attributes["classes"]))
-            self.ids: tuple[str, ...] = tuple(self._open()["ids"].asstr()[:].tolist())
+            self._open()["ids"]  # written last
         except _FAULTS as error:
             raise DamagedArtifactError(f"{path}: not a whole artifact ({error})") from None
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise DamagedArtifactError(f"{path}: holds {self.fingerprint}, not {fingerprint}")
-        self._position = {image_id: index for index, image_id in enumerate(self.ids)}
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """All images, in order."""
+        try:
+            return tuple(image_id.decode() for image_id in self._open()["ids"][:].tolist())
+        except _FAULTS as error:
+            raise DamagedArtifactError(f"{self.path}: ids cannot be read ({error})") from None
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {image_id: index for index, image_id in enumerate(self.ids)}
 
     def __contains__(self, image_id: str) -> bool:
         return image_id in self._position
@@ -196,6 +205,7 @@ class Artifact:
 
     def check(self) -> None:
         """Read everything once. Raises DamagedArtifactError where a checksum does not hold."""
+        _ = self.ids
         found: list[str] = []
         try:
             self._open().visititems(
@@ -233,17 +243,12 @@ class Artifact:
         return np.asarray(value)
 
 
-_FAULTS = (
-    OSError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-)  # of h5py, on damaged files
-_RATIO = 1100  # deflate makes nothing smaller than by a factor of 1032
+_FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
+"""What h5py raises on damaged files."""
+_RATIO = 1100
+"""Deflate makes nothing smaller than by a factor of 1032."""
 LARGEST = 1 << 33
-"""Bytes of an array."""
+"""Bytes of one array; a small file can claim to hold any number."""
 
 
 def _refuse_bomb(item: Any) -> None:
@@ -292,10 +297,12 @@ def _holds(path: Path, fingerprint: str, ids: Sequence[str]) -> bool:
         return False
     try:
         artifact = Artifact(path, fingerprint=fingerprint)
+        try:
+            return artifact.ids == tuple(ids)
+        finally:
+            artifact.close()
     except DamagedArtifactError:
         return False
-    artifact.close()
-    return list(artifact.ids) == list(ids)
 
 
 def _reported(

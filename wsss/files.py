@@ -126,11 +126,12 @@ def set_aside(path: Path, beside: Path | None = None) -> Path:
     return aside
 
 
-def file_sha256(path: Path, length: int | None = None) -> str:
-    """The checksum of a file, or of its first ``length`` bytes."""
+def file_sha256(path: Path, length: int | None = None, *, start: int = 0) -> str:
+    """The checksum of a file, or of ``length`` bytes of it from ``start`` on."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        left = path.stat().st_size if length is None else length
+        file.seek(start)
+        left = path.stat().st_size - start if length is None else length
         while left > 0 and (block := file.read(min(left, 1 << 20))):
             digest.update(block)
             left -= len(block)

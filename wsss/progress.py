@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from wsss.processes import count, leads
+from wsss import processes
 
 LOG_INTERVAL = 15.0
 """Seconds between lines where standard error is no terminal."""
@@ -23,7 +23,7 @@ def progress_bar(total: int, label: str, unit: str) -> "tqdm[Any]":
         smoothing=0.1,
         mininterval=0.2 if terminal else LOG_INTERVAL,
         ascii=None if terminal else True,
-        disable=not leads(),
+        disable=not processes.leads(),
     )
 
 
@@ -35,8 +35,8 @@ class Pace:
         self.own = self.told = 0
 
     def __call__(self, finished: int) -> None:
-        """Take note of images that this process has finished."""
+        """Tell of images that this process has finished."""
         self.own += finished
-        reached = min(self.images, self.own * count())
+        reached = min(self.images, self.own * processes.count())
         self.done(reached - self.told)
         self.told = reached

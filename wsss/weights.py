@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 from wsss.errors import UserError
@@ -41,10 +42,17 @@ def weights_identity(backbone: str, weights: str) -> str:
         return f"imagenet:{backbone}"
     path = bundled_path() if weights == "bundled" else Path(weights)
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        status = path.stat()
+        return _content(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise UserError(
             f"weights {path}: {error.strerror}; expected imagenet, bundled, none or the path of a .pth or "
             ".safetensors file"
         ) from None
+
+
+@cache
+def _content(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001  # another size or time: read again
+    """Sha256 of a file, read once by a process that asks for every stage."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

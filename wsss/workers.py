@@ -10,7 +10,7 @@ from wsss.processes import local_count
 
 
 def pool_workers(config: RunConfig) -> int:
-    """Processes of a CPU-bound stage (the CRF): as configured, or one per core."""
+    """Processes of CPU-bound work (the CRF, measures): as configured, or one per core."""
     return max(1, config.workers) if config.workers >= 0 else cpu_cores()
 
 

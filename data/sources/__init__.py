@@ -1,20 +1,20 @@
 """From a data set's layout on disk to one checked listing: ids, tags as class indices, splits, files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.masks import Mask
 from data.sources.cityscapes import read_cityscapes
-from data.sources.coco import read_coco
+from data.sources.coco import coco_origin, read_coco
 from data.sources.folder import read_folder
-from data.sources.rows import RawListing, origin_notes, plural, split_notes
+from data.sources.rows import Origin, RawListing, origin_notes, plural, split_notes
 from data.sources.tags import check_training_classes, settle_classes
 from data.sources.voc import VOC_CLASSES, read_voc
 from wsss.config import DataConfig
 from wsss.errors import UserError
 
-__all__ = ["VOC_CLASSES", "Entry", "Listing", "read_listing"]
+__all__ = ["VOC_CLASSES", "Entry", "Listing", "Origin", "origin_of", "read_listing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,15 @@ _READERS = {
     "coco": read_coco,
     "cityscapes": read_cityscapes,
 }
+
+
+_ORIGINS: Mapping[str, Callable[[DataConfig], Origin | None]] = {"coco": coco_origin}
+
+
+def origin_of(config: DataConfig) -> Origin | None:
+    """What the listing will be made from, or None where that is not a few files: nothing is read for it."""
+    find = _ORIGINS.get(config.source)
+    return find(config) if find else None
 
 
 def read_listing(config: DataConfig) -> Listing:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.coco import IGNORED, CocoImage, CocoMask, Instances, read_instances
-from data.sources.rows import RawListing, Row, check_rows, existing_folder, with_masks
+from data.sources.rows import Origin, RawListing, Row, check_rows, existing_folder, with_masks
 from wsss.config import DataConfig
 from wsss.errors import UserError, listed
 
@@ -28,10 +28,7 @@ def read_coco(config: DataConfig) -> RawListing:
         UserError: a missing file or folder, a malformed annotation file, or two that disagree.
     """
     root = existing_folder(Path(config.root), "root")
-    splits = (
-        (config.train_split, config.val_split) if "{split}" in _pattern(config) else (config.train_split,)
-    )
-    files = {split: root / _pattern(config).replace("{split}", split) for split in splits}
+    files = _files(root, config)
     training = files[config.train_split]
     if not training.is_file():
         raise UserError(
@@ -64,13 +61,30 @@ def read_coco(config: DataConfig) -> RawListing:
     return with_masks(raw, [existing_folder(root / config.masks, "masks")])
 
 
+def coco_origin(config: DataConfig) -> Origin | None:
+    """What the listing is made from; None where masks are files of a folder, any of which may come or go."""
+    if config.masks not in ("auto", ""):
+        return None
+    root = Path(config.root)
+    files = _files(root, config)
+    folders = {root / place for split in files for place in _usual(config.images, split)}
+    return Origin(files=tuple(files.values()), folders=tuple(sorted(folders)))
+
+
+def _files(root: Path, config: DataConfig) -> dict[str, Path]:
+    """Return where the annotation file of each split should be."""
+    pattern = _pattern(config)
+    splits = (config.train_split, config.val_split) if "{split}" in pattern else (config.train_split,)
+    return {split: root / pattern.replace("{split}", split) for split in splits}
+
+
 def _pattern(config: DataConfig) -> str:
     return _ANNOTATIONS if config.labels == "auto" else config.labels
 
 
 def _folder(root: Path, images: str, split: str) -> str:
     """Return the folder of a split's photographs, relative to the root."""
-    usual = [place.replace("{split}", split) for place in (_IMAGES if images == "auto" else (images,))]
+    usual = _usual(images, split)
     for place in usual:
         if (root / place).is_dir():
             return "" if place == "." else f"{place}/"
@@ -78,6 +92,10 @@ def _folder(root: Path, images: str, split: str) -> str:
         f"{root}: the photographs of the split {split!r} are missing. Expected one of the folders "
         f"{', '.join(usual)} there: unpack {split}.zip, or set data.images."
     )
+
+
+def _usual(images: str, split: str) -> list[str]:
+    return [place.replace("{split}", split) for place in (_IMAGES if images == "auto" else (images,))]
 
 
 def _categories(files: Sequence[Instances]) -> Mapping[int, str]:

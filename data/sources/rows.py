@@ -19,6 +19,19 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """All that a listing is made from besides its photographs and its settings, known before it is read.
+
+    Attributes:
+        files: whose content makes the listing; one that is missing must stay missing.
+        folders: which need only be there, or not there, as before.
+    """
+
+    files: tuple[Path, ...]
+    folders: tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One image of the listing, as it was written.
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from data import Sample
 from data.images import read_image
-from stages.quality.values import Values
+from stages.quality.measured import Values
 from wsss.artifacts import Artifact
 from wsss.metrics import seed_labels
 from wsss.report import pictures

@@ -1,150 +1,55 @@
 """Measures of a whole artifact, computed once and kept in the workspace by what they depend on."""
 
 import hashlib
-import sys
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Mapping
 from pathlib import Path
 
-from data import Dataset, Sample
+from data import Dataset
 from stages import Planned
-from stages.quality.images import Chunk, Measurer
-from stages.quality.values import Values, measured_values
-from stages.threshold import seed_threshold
-from wsss.artifacts import Artifact, canonical_json
+from stages.quality.measured import Measured
+from wsss.artifacts import canonical_json
 from wsss.config import Config
-from wsss.files import set_aside, write_text
-from wsss.interrupt import check
-from wsss.json_files import parse_sealed, sealed_json
-from wsss.progress import progress_bar
-from wsss.workers import pool_workers, serve_parent
+from wsss.files import write_text
+from wsss.json_files import sealed_json
 
 VERSION = 5
-CHUNK = 32
-"""Images measured at a time: fixed, so that sums are formed in the same order whatever the number of workers."""
-CHOSEN_BY = {
-    "fixed": "the configuration (refine.background)",
-    "label-free": "colour information, without ground truth (refine.threshold)",
-}
-POOL_FROM = 3 * CHUNK
-"""Fewer images are measured in this process: starting others takes longer."""
 
 
 def measure(
     planned: Planned, everything: Mapping[str, Planned], config: Config, dataset: Dataset, workspace: Path
-) -> Values | None:
+) -> Measured | None:
     """Measures of a stage's artifact, or None for `classify` and for a split without images.
 
-    ``cams``: the seed at the configured background score, and the whole sweep. ``refine``: the CRF's labels.
+    ``cams``: the seed at the configured background score, and the whole sweep. ``refine``: the refined labels.
     ``segment``: predictions of the validation split. Scores where images have masks, indicators for all.
     """
-    samples = scored_samples(planned.name, config, dataset)
-    if planned.name == "classify" or not samples:
+    scored = scored_images(planned.name, config, dataset)
+    if planned.name == "classify" or not len(scored):
         return None
+    measured = place_of(planned, config, dataset, workspace)
+    if not measured.is_kept():
+        from stages.quality.measuring import measured_artifact  # an unchanged run does without its imports
+
+        values = measured_artifact(planned, everything, config, scored.samples, dataset.classes)
+        write_text(measured.path, sealed_json(values))
+    return measured
+
+
+def place_of(planned: Planned, config: Config, dataset: Dataset, workspace: Path) -> Measured:
+    """Where a stage's measures are, or will be: under a name of what they depend on."""
+    key = measure_key(planned, config, dataset)
     # The fingerprint is in the name for `prune`.
-    name = f"{planned.name}-{planned.stamp.fingerprint}-{measure_key(planned, config, dataset)}.json"
-    path = workspace / "scores" / name
-    known = _kept(path)
-    if known is None:
-        values = _compute(planned, everything, config, samples, dataset.classes)
-        write_text(path, sealed_json(values))
-        known = _kept(path)
-    return known
+    return Measured(key, workspace / "scores" / f"{planned.name}-{planned.stamp.fingerprint}-{key}.json")
 
 
-def _kept(path: Path) -> Values | None:
-    """Measures that were kept; None where there are none. Damaged ones are set aside."""
-    if not path.exists():
-        return None
-    try:
-        values: Values = parse_sealed(path.read_bytes())
-    except ValueError as error:
-        print(
-            f"{path}: damaged ({error}); set aside as {set_aside(path).name}, measured anew", file=sys.stderr
-        )
-        return None
-    return values
-
-
-def scored_samples(stage: str, config: Config, dataset: Dataset) -> list[Sample]:
+def scored_images(stage: str, config: Config, dataset: Dataset) -> Dataset:
     """The images by which a stage is judged: validation for segment, training for all else."""
-    split = config.data.val_split if stage == "segment" else config.data.train_split
-    return list(dataset.split(split).samples)
+    return dataset.split(config.data.val_split if stage == "segment" else config.data.train_split)
 
 
 def measure_key(planned: Planned, config: Config, dataset: Dataset) -> str:
     """Hash of all that a stage's measures depend on."""
     background = [config.refine.threshold, config.refine.background] if planned.name == "cams" else None
-    truth = [[sample.id, sample.mask_digest] for sample in scored_samples(planned.name, config, dataset)]
+    truth = scored_images(planned.name, config, dataset).mask_digests()
     material = canonical_json([VERSION, planned.stamp.fingerprint, background, truth])
     return hashlib.sha256(material.encode()).hexdigest()[:16]
-
-
-def _compute(
-    planned: Planned,
-    everything: Mapping[str, Planned],
-    config: Config,
-    samples: list[Sample],
-    classes: tuple[str, ...],
-) -> Values:
-    seed = everything.get("cams")
-    artifact = Artifact(planned.path, fingerprint=planned.stamp.fingerprint)
-    cams = Artifact(seed.path) if planned.name == "refine" and seed and seed.cached else None
-    seeds = artifact if planned.name == "cams" else cams
-    try:
-        background = seed_threshold(config.refine, seeds) if seeds else config.refine.background
-        exits = _predicting_exits(artifact) if planned.name == "segment" else []
-        measurer = Measurer(planned.name, artifact, cams, len(classes) + 1, background, len(exits))
-        found = _measured(measurer, samples, pool_workers(config.run))
-    finally:
-        for opened in filter(None, (artifact, cams)):
-            opened.close()
-    head = {
-        "split": config.data.val_split if planned.name == "segment" else config.data.train_split,
-        "fingerprint": planned.stamp.fingerprint,
-        "truth": [sample.mask_digest for sample in samples],
-    }
-    chosen_by = CHOSEN_BY[config.refine.threshold]
-    return head | measured_values(planned.name, found, background, chosen_by, exits)
-
-
-def _predicting_exits(artifact: Artifact) -> list[int]:
-    """The blocks of the shallower exits whose predictions the artifact has."""
-    blocks: list[int] = artifact.group("predicting_exits")["blocks"].tolist()
-    return blocks
-
-
-def _measured(measurer: Measurer, samples: list[Sample], workers: int) -> Chunk:
-    total = Chunk.empty(measurer.labels, measurer.exits)
-    with progress_bar(len(samples), "measure", "img") as bar:
-        for chunk in _chunks(measurer, samples, workers):
-            total.merge(chunk)
-            bar.update(len(chunk.ids))
-    return total
-
-
-def _chunks(measurer: Measurer, samples: list[Sample], workers: int) -> Iterator[Chunk]:
-    parts = [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
-    if workers < 2 or len(samples) < POOL_FROM:
-        for part in parts:
-            check()
-            yield measurer(part)
-        return
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=serve_parent) as pool:
-        yield from _ahead(pool, measurer, parts, 2 * workers)
-
-
-def _ahead(pool: Executor, measurer: Measurer, parts: list[list[Sample]], depth: int) -> Iterator[Chunk]:
-    """Results in order, with at most ``depth`` chunks under way: finished ones do not pile up."""
-    waiting = [pool.submit(measurer, part) for part in parts[:depth]]
-    try:
-        for position in range(len(parts)):
-            check()
-            yield waiting.pop(0).result()
-            if position + depth < len(parts):
-                waiting.append(pool.submit(measurer, parts[position + depth]))
-    finally:
-        for future in waiting:
-            future.cancel()

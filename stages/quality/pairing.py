@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.quality.values import Values, plain
+from stages.quality.measured import Values
+from stages.quality.values import plain
 from wsss.metrics.bootstrap import Difference, paired_bootstrap
 from wsss.metrics.failures import DEPTHS, SIZES
 from wsss.metrics.tally import FAILURE_COLUMNS, LABEL_COLUMNS

@@ -1,7 +1,7 @@
 """The report of a run: report.json for programs, report.html for people. Both follow the run's artifacts."""
 
 import hashlib
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,22 +9,24 @@ from typing import Any
 
 from data import Dataset
 from stages import Planned, software_versions
-from stages.quality.gallery import Exhibit, choose, exhibit
-from stages.quality.measure import measure_key, scored_samples
-from stages.quality.values import Values
-from stages.quality.wording import INDICATORS, STAGE_TITLES, stage_sentences
+from stages.quality.measured import Measures, Values
 from stages.workspace import Run, computed
-from wsss.artifacts import Artifact, canonical_json, write_text
+from wsss.artifacts import canonical_json
 from wsss.config import Config, to_tree
-from wsss.files import file_sha256, set_aside
-from wsss.json_files import parse_json
-from wsss.report.page import render
+from wsss.files import file_sha256, set_aside, write_text
+from wsss.json_files import signed_json, signed_tail
 from wsss.weights import weights_identity
 
 SCHEMA = 1
 """Of report.json: raised when a key changes its meaning; docs/report.md describes it."""
 SOURCE_VERSION = 3
 """Raised when a page is drawn differently from the same figures, so that old pages are drawn anew."""
+
+TAIL = 128
+"""Bytes of report.json before its checksum that hold the entries before it."""
+_ENTRIES = re.compile(rb'"page": "(?P<page>[0-9a-f]{64})", "material": "(?P<material>[0-9a-f]{16})"$')
+_UNSIGNED = re.compile(rb'"material": "[0-9a-f]{16}"\}$')
+"""How a report ends that was written before there were checksums: it is written anew, and is not damaged."""
 
 
 @dataclass(frozen=True)
@@ -47,57 +49,42 @@ class Subject:
     preset_name: str
     dataset: Dataset
     planned: Mapping[str, Planned]
-    measures: Mapping[str, Values]
+    measures: Measures
 
 
 def bring_up_to_date(subject: Subject) -> bool:
     """Write report.json and report.html unless both are there and say the same; returns whether they were written."""
     material = _material(subject)
     page, values_file = report_paths(subject.run)
-    _set_aside_damaged(page, values_file)
-    if (
-        page.exists()
-        and values_file.exists()
-        and parse_json(values_file.read_bytes())["material"] == material
-    ):
+    if _written(page, values_file) == material and page.exists():
         return False
-    values = report_values(subject) | {"material": material}
-    html = render("report.html", **page_context(values, subject))
-    values["page"] = hashlib.sha256(html.encode()).hexdigest()
-    values["sha256"] = report_checksum(values)
+    values = report_values(subject)
+    from stages.quality.report_page import page_of  # an unchanged run does without its imports
+
+    html = page_of(values, subject)
     write_text(page, html)
-    write_text(values_file, json.dumps(values, ensure_ascii=False, allow_nan=False))
+    values |= {"page": hashlib.sha256(html.encode()).hexdigest(), "material": material}
+    write_text(values_file, signed_json(values))
     return True
 
 
-def report_checksum(values: Values) -> str:
-    """The checksum of a report.json's values, as its key ``sha256`` has it."""
-    kept = {key: value for key, value in values.items() if key != "sha256"}
-    return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
-
-
-def _set_aside_damaged(page: Path, values_file: Path) -> None:
-    """Rename a report that is not as it was written, so that it is written anew and not lost."""
-    values = _intact(values_file)
-    wanted = values.get("page") if values else None
-    damaged = [values_file] if values is None and values_file.exists() else []
-    if wanted and page.exists() and file_sha256(page) != wanted:
-        damaged.append(page)
-    for path in damaged:
-        print(
-            f"{path}: it has changed since it was written; set aside as {set_aside(path).name}, written anew"
-        )
-
-
-def _intact(values_file: Path) -> Values | None:
-    """The values of a report.json; None where it is not there or not as it was written."""
-    try:
-        values: Values = parse_json(values_file.read_bytes())
-        # Before there were checksums, the material was another: such a report is written anew, and is not damaged.
-        known = values.get("sha256", "") in ("", report_checksum(values))
-        return values if known and isinstance(values["material"], str) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+def _written(page: Path, values_file: Path) -> str | None:
+    """What report.json says of its material, read at its end alone; what is not as it was written is set aside."""
+    if not values_file.exists():
         return None
+    ending = signed_tail(values_file, TAIL)
+    found = _ENTRIES.search(ending) if ending is not None else None
+    if found is None:
+        if not _UNSIGNED.search(values_file.read_bytes()[-TAIL:]):
+            _set_aside(values_file)
+        return None
+    if page.exists() and file_sha256(page) != found["page"].decode():
+        _set_aside(page)
+    return found["material"].decode()
+
+
+def _set_aside(path: Path) -> None:
+    print(f"{path}: it has changed since it was written; set aside as {set_aside(path).name}, written anew")
 
 
 def report_paths(run: Run) -> tuple[Path, Path]:
@@ -134,27 +121,6 @@ def report_values(subject: Subject) -> Values:
     for name, measured in subject.measures.items():
         values |= {f"{name}.{key}": value for key, value in measured.items()}
     return values
-
-
-def page_context(values: Values, subject: Subject) -> dict[str, Any]:
-    """What the page's template is given."""
-    refine = to_tree(subject.config.refine)
-    stages = [
-        {
-            "name": name,
-            "title": STAGE_TITLES[name],
-            "values": measured,
-            "sentences": stage_sentences(name, dict(measured), refine),
-            "exhibits": exhibits_of(name, subject),
-        }
-        for name, measured in subject.measures.items()
-    ]
-    return {
-        "report": values,
-        "stages": stages,
-        "indicators": INDICATORS,
-        "times": [name for name in subject.planned if f"{name}.fingerprint" in values],
-    }
 
 
 def changed(subject: Subject) -> list[dict[str, Any]]:
@@ -206,39 +172,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def exhibits_of(stage: str, subject: Subject) -> list[Exhibit]:
-    """The pictures of one measured stage."""
-    values = dict(subject.measures[stage])
-    samples = {sample.id: sample for sample in scored_samples(stage, subject.config, subject.dataset)}
-    artifacts = {
-        name: Artifact(item.path)
-        for name, item in subject.planned.items()
-        if item.cached and name != "classify"
-    }
-    scores = dict(zip(values["per_image.id"], values["per_image.miou"], strict=True))
-    classes = subject.dataset.classes
-    try:
-        return [
-            exhibit(
-                group,
-                samples[image_id],
-                stage,
-                artifacts,
-                background=values.get("threshold", 0.0),
-                classes=classes,
-                score=scores[image_id],
-            )
-            for group, image_id in choose(stage, values, samples, classes)
-        ]
-    finally:
-        for artifact in artifacts.values():
-            artifact.close()
-
-
 def _material(subject: Subject) -> str:
-    keys = {
-        name: measure_key(subject.planned[name], subject.config, subject.dataset) for name in subject.measures
-    }
+    keys = subject.measures.keys_of_measures()
     fingerprints = {name: item.stamp.fingerprint for name, item in subject.planned.items() if item.cached}
     parts = [SCHEMA, SOURCE_VERSION, keys, fingerprints, changed(subject), settings(subject.config)]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]

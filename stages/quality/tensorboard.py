@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from stages.quality.gallery import Exhibit
-from stages.quality.report import Subject, exhibits_of
+from stages.quality.report import Subject
+from stages.quality.report_page import exhibits_of
 from wsss.errors import UserError
 from wsss.json_files import parse_json
 

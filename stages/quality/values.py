@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.quality.images import Chunk
+from stages.quality.measured import Values
 from wsss.metrics import THRESHOLDS, Counts, SeedCounts, mask_scores
 from wsss.metrics.failures import FailureCounts
 from wsss.metrics.indicators import label_free_threshold
 from wsss.metrics.tally import Tally, image_ious
-
-Values = dict[str, Any]
 
 
 def measured_values(

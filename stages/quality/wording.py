@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from stages.quality.values import Values
+from stages.quality.measured import Values
 
 STAGE_TITLES = {
     "cams": "Seed (class activation maps)",
-    "refine": "Pseudo-masks (after the CRF)",
+    "refine": "Pseudo-masks",
     "segment": "Predictions of the trained network",
 }
 
@@ -44,8 +44,8 @@ INDICATORS: dict[str, Indicator] = {
         "ranks thresholds on one of two data sets only; not to be trusted alone",
     ),
     "cam_agreement": Indicator(
-        "agreement of CAM and CRF",
-        "Kappa between the seed and the CRF's result: low where the CRF overruled the network.",
+        "agreement of CAM and pseudo-mask",
+        "Kappa between the seed and its refinement: low where that overruled the network.",
         "ranks CRF presets on one of two data sets only; finds images that went wrong",
     ),
     "edge_alignment": Indicator(
@@ -93,11 +93,17 @@ def stage_sentences(stage: str, values: Values, refine: dict[str, object]) -> li
         ]
     if stage == "refine":
         return [
-            f"The seed after a dense CRF (preset {refine['preset']}), from the threshold {values['threshold']:.2f}, "
-            f"chosen by {values['threshold_chosen_by']}; {of}. Scored are the CRF's labels, which every pixel has; the "
-            "network learns from masks in which unsure pixels are left out."
+            f"The seed after {_method(refine)}, from the threshold {values['threshold']:.2f}, "
+            f"chosen by {values['threshold_chosen_by']}; {of}. Scored are the refined labels, which every pixel has; "
+            "the network learns from masks in which unsure pixels are left out."
         ]
     return [f"What the deployed network says about images it has not learned from, without CRF, {of}."]
+
+
+def _method(refine: dict[str, object]) -> str:
+    if refine["method"] == "local":
+        return f"local refinement ({refine['iterations']} iterations)"
+    return f"a dense CRF (preset {refine['preset']})"
 
 
 def _images(values: Values) -> str:
@@ -122,3 +128,29 @@ def _threshold(values: Values) -> list[str]:
         free = values.get("label_free_miou")
         sentences.append(f"{text}{f', which scores {100 * free:.1f}' if free is not None else ''}.")
     return sentences
+
+
+def result(name: str, values: Values | None) -> str:
+    """A stage's score in words: what was measured, on what, and who chose the threshold."""
+    if name == "classify":
+        return ""
+    if values is None:
+        return "no images to score"
+    if not values["scored_images"]:
+        return "no masks to score against; see the report's indicators"
+    miou = _percent(values["miou"])
+    if name == "cams":
+        fixed = values["threshold_chosen_by"].startswith("the configuration")
+        chosen = "set in the configuration" if fixed else "chosen without ground truth"
+        return (
+            f"seed mIoU {miou} at {values['threshold']:.2f} ({chosen}); "
+            f"best {_percent(values['best_miou'])} at {values['best_threshold']:.2f} (chosen by this ground truth)"
+        )
+    if name == "refine":
+        unsure = _percent(values["indicator.unsure"])
+        return f"pseudo-mask mIoU {miou} ({unsure} % of pixels left out as unsure)"
+    return f"validation mIoU {miou} ({values['scored_images']} images)"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -9,6 +9,7 @@ from stages.comparing import run_compare
 from stages.finished import open_run
 from stages.prediction_folder import claim
 from stages.quality.measure import measure
+from stages.quality.measured import Measured
 from stages.workspace import Workspace, prune
 from tests.pipelines import request
 from tests.reports import made_up_run
@@ -52,17 +53,19 @@ def scores(folder: Path) -> Made:
     """The kept measures of a stage."""
     data = make_folder_tree(folder / "data", n_train=3, n_val=1, size=(16, 16))
     session = made_up_run(data, folder / "ws", stages=("cams",))
-    file = next((folder / "ws" / "scores").glob("cams-*.json"))
+
+    def kept() -> Measured:
+        planned = session.planned
+        found = measure(planned["cams"], planned, session.config, session.dataset, folder / "ws")
+        assert found is not None
+        return found
 
     def attempt() -> object:
-        planned = session.planned
-        values = measure(planned["cams"], planned, session.config, session.dataset, folder / "ws")
-        if values != wanted:
+        if (found := kept()).values != wanted:
             raise AssertionError("damaged measures were believed")
-        return values
+        return found.headline
 
-    planned = session.planned
-    wanted = measure(planned["cams"], planned, session.config, session.dataset, folder / "ws")
+    file, wanted = kept().path, kept().values
     return file, file.read_bytes(), attempt
 
 

@@ -179,12 +179,18 @@ class CamsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RefineConfig:
-    """Stage 3: dense CRF pseudo-masks."""
+    """Stage 3: pseudo-masks by a dense CRF or by local refinement."""
 
-    preset: Literal["irn", "psa", "deeplab", "afa", "toco", "sr"] = option(
-        "irn", "published CRF parameters by name"
+    method: Literal["crf", "local"] = option(
+        "crf",
+        "crf: dense CRF on CPU cores; local: pixel-adaptive local refinement on run.device (docs/refiners.md)",
     )
-    iterations: int = option(10, "mean-field iterations", low=1, high=100)
+    preset: Literal["irn", "psa", "deeplab", "afa", "toco", "sr"] = option(
+        "irn", "crf: published parameters by name; local has one set"
+    )
+    iterations: int = option(
+        10, "crf: of the mean field; local: how often neighbours are averaged", low=1, high=100
+    )
     threshold: Literal["fixed", "label-free"] = option(
         "fixed", "background as it is set, or chosen without ground truth (docs/indicators.md)"
     )
@@ -192,9 +198,20 @@ class RefineConfig:
         0.15, "background score beside CAMs in [0, 1]: the threshold of the seed", low=0, high=1
     )
     unsure: float = option(
-        0.6, "a pixel whose most probable class is below this probability becomes 255", low=0, high=1
+        0.6, "crf: a pixel whose most probable class is below this probability becomes 255", low=0, high=1
     )
-    max_side: int = option(1024, "the CRF runs at most at this long side, in pixels", low=32)
+    max_side: int = option(1024, "decided (crf: refined) at most at this long side, in pixels", low=32)
+    local_unsure: float = option(
+        0.0,
+        "local: the same; its probabilities are softer, so 0 leaves none out (docs/refiners.md)",
+        low=0,
+        high=1,
+    )
+    local_side: int = option(
+        160,
+        "local: refined at most at this long side, in pixels: small, for its reach is in pixels too",
+        low=32,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,9 @@ def colour_information_curve(
     colours = COLOUR_LEVELS**3
     none = np.zeros(image.shape[0] * image.shape[1], np.int64)
     reached = _strongest(cams, thresholds)[1] if len(cams) else none
-    joint = np.bincount(_colour(image) * bins + reached, minlength=colours * bins).reshape(colours, bins)
+    joint = np.bincount(_colour(image) * np.int64(bins) + reached, minlength=colours * bins).reshape(
+        colours, bins
+    )
     return _information(_from(joint), joint.sum(1, keepdims=True))
 
 
@@ -101,11 +103,11 @@ def label_free_threshold(curve: Curve) -> float | None:
 
 def colour_information(image: NDArray[np.uint8], labels: Labels) -> float:
     """The same of a mask (H, W), any class against background, in bits; 255 is left out. NaN if all is."""
-    known = labels != 255
-    colour, inside = _colour(image)[known.ravel()], (labels[known] > 0).astype(np.int64)
-    if not len(colour):
+    side = (labels > 0).view(np.uint8) + (labels == 255)  # background, a class, left out
+    kinds = _colour(image) * np.uint8(3) + side.ravel()
+    joint = np.bincount(kinds, minlength=3 * COLOUR_LEVELS**3).reshape(-1, 3)[:, :2]
+    if not joint.any():
         return float("nan")
-    joint = np.bincount(colour * 2 + inside, minlength=2 * COLOUR_LEVELS**3).reshape(-1, 2)
     return float(_information(joint[:, 1:], joint.sum(1, keepdims=True))[0])
 
 
@@ -175,10 +177,10 @@ def _xlogx(counts: NDArray[np.integer]) -> NDArray[np.float64]:
     return np.asarray(counts * np.log2(np.maximum(counts, 1)), dtype=np.float64)
 
 
-def _colour(image: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _colour(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(h, w, 3) -> (P,) index of each pixel's colour."""
-    levels = (image.reshape(-1, 3) // (256 // COLOUR_LEVELS)).astype(np.int64)
-    return np.asarray(levels @ np.array([COLOUR_LEVELS**2, COLOUR_LEVELS, 1]))
+    red, green, blue = (image[..., channel].ravel() // np.uint8(256 // COLOUR_LEVELS) for channel in range(3))
+    return (red * np.uint8(COLOUR_LEVELS) + green) * np.uint8(COLOUR_LEVELS) + blue  # at most 63
 
 
 def _smoothed(grey: NDArray[np.int16]) -> NDArray[np.int16]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.metrics.confusion import IGNORE, Counts
+from wsss.metrics.steps import Steps
 
 THRESHOLDS: tuple[float, ...] = tuple(round(0.01 * step, 2) for step in range(1, 100))
 """The background scores of a seed's sweep."""
@@ -54,7 +55,7 @@ class SeedCounts:
     """
 
     def __init__(self, labels: int, thresholds: Sequence[float] = THRESHOLDS) -> None:
-        self.thresholds = np.asarray(thresholds, dtype=np.float32)
+        self._steps = Steps(thresholds)
         bins = len(thresholds) + 1
         self._truth: Counts = np.zeros(labels, np.int64)
         self._strongest: Counts = np.zeros(
@@ -72,16 +73,17 @@ class SeedCounts:
             classes: (K,) classes 0..C-1 of the maps.
         """
         labels, bins = self._strongest.shape
-        counted = truth != IGNORE
-        rows = truth[counted]
         label, value = strongest_labels(cams, classes)
-        strongest = label[counted]
-        reached = np.searchsorted(self.thresholds, value[counted], side="right")  # thresholds <= value
-        cell = strongest * np.int64(bins) + reached
-        self._truth += np.bincount(rows, minlength=labels)
-        self._strongest += np.bincount(cell, minlength=labels * bins).reshape(labels, bins)
-        self._right += np.bincount(cell[rows == strongest], minlength=labels * bins).reshape(labels, bins)
-        self._background += np.bincount(reached[rows == 0], minlength=bins)
+        # Every pixel is of one kind: ignored or not, background or not, right or not. One count without
+        # picking any out.
+        kind = (truth == label) | (truth == 0) * np.uint8(2) | (truth == IGNORE) * np.uint8(4)
+        cells = label * np.int32(bins) + self._steps.reached(value)
+        counts = np.bincount((cells * np.int32(8) + kind).ravel(), minlength=labels * bins * 8)
+        counted = counts.reshape(labels, bins, 2, 2, 2)[:, :, 0]  # (label, reached, background, right)
+        self._truth += np.bincount(truth.ravel(), minlength=IGNORE + 1)[:labels]
+        self._strongest += counted.sum((2, 3))
+        self._right += counted[..., 1].sum(2)
+        self._background += counted[:, :, 1].sum((0, 2))
 
     def merge(self, other: "SeedCounts") -> None:
         """Add what another one counted on other images."""
