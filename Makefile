@@ -5,6 +5,7 @@ VENV ?= .venv
 ARGS ?=
 PYTEST_ARGS ?=
 TORTURE_ARGS ?=
+BENCH_ARGS ?=
 
 ifneq ($(words $(VENV)),1)
 $(error VENV must be one folder without spaces)
@@ -19,13 +20,14 @@ unexport PYTHONPATH
 unexport PYTHONHOME
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help demo test torture lint venv venv-dev preflight lock clean FORCE
+.PHONY: help demo test torture bench lint venv venv-dev preflight lock clean FORCE
 
 help:
 	@echo "make demo    install into $(VENV) where needed, then run the pipeline on the sample data"
 	@echo "             (more arguments for it: make demo ARGS=\"--set refine.preset=psa\")"
 	@echo "make test    all checks: ruff, mypy, pytest (options: make test PYTEST_ARGS=\"-k metrics -x\")"
 	@echo "make torture faults, damage, kills and hostile files for 20 minutes (options: TORTURE_ARGS=\"kill --seed 1\")"
+	@echo "make bench   every benchmark beside its plain reference, about 20 minutes (options: BENCH_ARGS=\"cams refine\")"
 	@echo "make lint    ruff and mypy only"
 	@echo "make venv    install only (venv-dev: with the development tools)"
 	@echo "make lock    write requirements.txt and requirements-dev.txt anew from pyproject.toml"
@@ -45,6 +47,10 @@ test: $(READY_DEV)
 # Faults, damage, kills and hostile files, at most 20 minutes (options: make torture TORTURE_ARGS="kill --seed 1").
 torture: $(READY_DEV)
 	$(PY) -m torture $(TORTURE_ARGS)
+
+# All figures of docs/performance.md but those of a GPU (options: make bench BENCH_ARGS="cams refine").
+bench: $(READY_DEV)
+	$(PY) -m benchmarks $(BENCH_ARGS)
 
 lint: $(READY_DEV)
 	$(PY) -m ruff check .

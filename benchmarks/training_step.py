@@ -10,17 +10,18 @@ to the plain step of the same round. Multiply-adds and parameters are relative t
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.released_heads import with_released_heads
+from benchmarks.rows import Row, report
 from stages.fitting import training_network
 from wsss.config import RunConfig, SegmentConfig
 from wsss.cost import interleaved_seconds, median_ratios, network_cost
@@ -92,7 +93,7 @@ def variants(case: Case) -> dict[str, tuple[SegmentConfig, MultiExitNetwork]]:
 
 def measure(
     case: Case, device: torch.device, precision: torch.dtype, rounds: int, clock: Callable[[], float]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Times, ratios and counts of one case, ready for JSON."""
     batch = made_up_batch(case.config, case.classes, device=device)
     built = variants(case)
@@ -104,7 +105,7 @@ def measure(
     }
     seconds = interleaved_seconds(steps, rounds=rounds, clock=clock)
     ratios = median_ratios(seconds)
-    rows = {
+    measured = {
         name: {
             "step_ms": 1000 * statistics.median(seconds[name]),
             "step_ratio": ratios[name],
@@ -125,10 +126,10 @@ def measure(
         "classes": case.classes,
         "precision": str(precision).removeprefix("torch."),
         "rounds": rounds,
-        "variants": rows,
+        "variants": measured,
         "inference_ms": 1000 * statistics.median(inference[PLAIN]),
         "inference_ratio": median_ratios(inference)[FULL],
-        "same_multiply_adds": len({row["multiply_adds"] for row in rows.values()}) == 1,
+        "same_multiply_adds": len({row["multiply_adds"] for row in measured.values()}) == 1,
         "bar": BAR,
         "within_bar": ratios[FULL] <= BAR,
     }
@@ -159,33 +160,47 @@ def main() -> None:
     print(f"{device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}, {kind}")
     for result in found:
         print_case(result)
-    if options.json:
-        about = {
-            "device": device.type,
-            "threads": torch.get_num_threads(),
-            "torch": str(torch.__version__),
-            "clock": kind,
-        }
-        options.json.write_text(json.dumps({**about, "cases": found}, indent=2) + "\n", encoding="utf-8")
+    about = {
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "clock": kind,
+    }
+    report([row for result in found for row in rows(result)], {**about, "cases": found}, options.json)
 
 
-def print_case(result: dict[str, object]) -> None:
+def rows(result: dict[str, Any]) -> list[Row]:
+    """What the figures are held against; a bar stands for the network that `conv` presets use."""
+    name, ours = result["case"], result["variants"][FULL]
+    bar = None if "ushape" in name else BAR
+    return [
+        Row(
+            f"{name}: step with self-regulation over the plain one",
+            ours["step_ratio"],
+            "x",
+            bar,
+            at_least=False,
+        ),
+        Row(f"{name}: deployed network's time over the plain one's", result["inference_ratio"], "x"),
+    ]
+
+
+def print_case(result: dict[str, Any]) -> None:
     """A table of the variants, then the bar and the deployed network."""
-    rows = result["variants"]
-    assert isinstance(rows, dict)
-    adds, parameters = rows[PLAIN]["multiply_adds"] / 1e9, rows[PLAIN]["parameters"] / 1e6
+    variants = result["variants"]
+    adds, parameters = variants[PLAIN]["multiply_adds"] / 1e9, variants[PLAIN]["parameters"] / 1e6
     print(
         f"\n{result['case']}: batch {result['batch']}, {result['classes']} classes, {result['precision']}; plain "
         f"network {adds:.2f} G multiply-adds an image, {parameters:.2f} M parameters\n"
     )
     print("| training | step, ms | ratio | multiply-adds | parameters |\n|---|---|---|---|---|")
-    for name, row in rows.items():
+    for name, row in variants.items():
         print(
             f"| {name} | {row['step_ms']:.0f} | {row['step_ratio']:.2f} | "
             f"+{100 * row['exit_multiply_adds_share']:.1f} % | +{100 * row['exit_parameters_share']:.1f} % |"
         )
     verdict = "pass" if result["within_bar"] else "FAIL"
-    print(f"\nMEA + SR {rows[FULL]['step_ratio']:.2f} <= {BAR}: {verdict}")
+    print(f"\nMEA + SR {variants[FULL]['step_ratio']:.2f} <= {BAR}: {verdict}")
     same = "the same" if result["same_multiply_adds"] else "ANOTHER"
     print(
         f"deployed: {result['inference_ms']:.1f} ms a batch, ratio {result['inference_ratio']:.2f}, {same} graph"

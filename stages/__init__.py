@@ -95,9 +95,9 @@ def _segment_inputs(config: Config) -> tuple[str, ...]:
 
 STAGES: tuple[Stage, ...] = (
     Stage("classify", 1, _classify, lambda _: (), _weak_training),
-    Stage("cams", 2, _cams, lambda _: ("classify",), _weak_training),
+    Stage("cams", 3, _cams, lambda _: ("classify",), _weak_training),
     Stage("refine", 1, _refine, lambda _: ("cams",), _weak_training),
-    Stage("segment", 2, _segment, _segment_inputs, _segment_view),
+    Stage("segment", 3, _segment, _segment_inputs, _segment_view),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 

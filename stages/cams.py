@@ -18,57 +18,76 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data import Sample
 from data.loading import whole_image
 from stages.context import Context
 from stages.fitting import check_cam_exits, load_deployed, load_multi_exit
 from wsss.artifacts import Arrays, write_sharded
 from wsss.cams import CamViews, class_activation_views
 from wsss.device import autocast, choose_device, choose_precision
+from wsss.in_order import in_order
 from wsss.interrupt import check
 from wsss.metrics import THRESHOLDS
 from wsss.metrics.indicators import agreement_curve, colour_information_curve
 from wsss.networks import MultiExitNetwork, PlainNetwork
 from wsss.progress import progress_bar
 from wsss.resize import resize_image
+from wsss.workers import loader_workers
 
 
 def compute(context: Context) -> None:
     """Compute and write the artifact."""
     samples = {sample.id: sample for sample in context.data.samples}
     device = choose_device(context.config.run.device)
-    precision = choose_precision(context.config.run, device)
-    config = context.config.cams
-    network = _network(context, device)
+    work = _Work(context, _network(context, device), device)
+    # On a CPU the network alone keeps all cores busy; a GPU waits for one thread that reads and counts.
+    threads = max(1, loader_workers(context.config.run, accelerator=True)) if device.type == "cuda" else 1
 
     def produce(ids: Sequence[str]) -> Iterator[Arrays]:
-        for image_id in ids:
+        for arrays in in_order(work, (samples[image_id] for image_id in ids), threads=threads):
             check()
-            sample = samples[image_id]
-            image = whole_image(sample, config.max_side).to(device)
-            with autocast(device, precision):
-                views = class_activation_views(
-                    network,
-                    image,
-                    sample.tags,
-                    scales=config.scales,
-                    flip=config.flip,
-                    pool=context.config.classify.pool,
-                    exits=config.exits,
-                    fusion=config.fusion,
-                    exit_weight=config.exit_weight,
-                )
-            maps = views.cams().cpu().numpy().astype(np.float16)
-            small = resize_image(_pixels(image), (maps.shape[1], maps.shape[2]))
-            yield {
-                "maps": maps,
-                "classes": np.asarray(sample.tags, dtype=np.uint8),
-                "confidence": views.logits.sigmoid().mean(0).cpu().numpy().astype(np.float16),
-                "agreement": _agreement(views),
-                "colour_information": colour_information_curve(small, maps).astype(np.float16),
-            }
+            yield arrays
 
     with progress_bar(len(samples), context.stamp.stage, "img") as bar:
         write_sharded(context.output, context.stamp, list(samples), produce, done=bar.update)
+
+
+class _Work:
+    """The arrays of an image; may be called in several threads at once."""
+
+    def __init__(
+        self, context: Context, network: PlainNetwork | MultiExitNetwork, device: torch.device
+    ) -> None:
+        self.network = network
+        self.device = device
+        self.precision = choose_precision(context.config.run, device)
+        self.config = context.config.cams
+        self.pool = context.config.classify.pool
+
+    def __call__(self, sample: Sample) -> Arrays:
+        config = self.config
+        image = whole_image(sample, config.max_side)
+        with autocast(self.device, self.precision):
+            views = class_activation_views(
+                self.network,
+                image.to(self.device),
+                sample.tags,
+                scales=config.scales,
+                flip=config.flip,
+                pool=self.pool,
+                exits=config.exits,
+                fusion=config.fusion,
+                exit_weight=config.exit_weight,
+            )
+        maps = views.cams().cpu().numpy().astype(np.float16)
+        small = resize_image(_pixels(image), (maps.shape[1], maps.shape[2]))
+        return {
+            "maps": maps,
+            "classes": np.asarray(sample.tags, dtype=np.uint8),
+            "confidence": views.logits.sigmoid().mean(0).cpu().numpy().astype(np.float16),
+            "agreement": _agreement(views),
+            "colour_information": colour_information_curve(small, maps).astype(np.float16),
+        }
 
 
 def _network(context: Context, device: torch.device) -> PlainNetwork | MultiExitNetwork:
@@ -83,7 +102,7 @@ def _network(context: Context, device: torch.device) -> PlainNetwork | MultiExit
 
 def _pixels(image: Tensor) -> NDArray[np.uint8]:
     """(3, H, W) float in [0, 1] -> (H, W, 3) uint8."""
-    return np.asarray((image.permute(1, 2, 0) * 255).round().byte().cpu().numpy())
+    return np.asarray((image.permute(1, 2, 0) * 255).round().byte().numpy())
 
 
 def _agreement(views: CamViews) -> NDArray[np.float16]:

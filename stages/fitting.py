@@ -18,6 +18,7 @@ from wsss.backbones import Backbone, create_backbone
 from wsss.config import CamsConfig, RunConfig, SegmentConfig, TrainConfig
 from wsss.device import choose_device, choose_precision
 from wsss.errors import UserError
+from wsss.folding import folded
 from wsss.networks import MultiExitNetwork, PlainNetwork, classification_network, segmentation_network
 from wsss.objective import loss_terms
 from wsss.train import Training, load_arrays, state_arrays, steps_in_epoch, train
@@ -112,13 +113,14 @@ def network_groups(network: MultiExitNetwork) -> dict[str, Mapping[str, NDArray[
 
 
 def load_deployed(path: Path, config: TrainConfig, classes: int, device: torch.device) -> PlainNetwork:
-    """The deployed network of a training stage's artifact, in evaluation mode on the device."""
+    """The deployed network of a training stage's artifact, ready for inference on the device: BatchNorm is folded."""
     backbone = create_backbone(config.backbone, weights="none", output_stride=config.output_stride)
     network = plain_network(config, classes, backbone)
     artifact = Artifact(path)
     _load(network, artifact.group("network"), artifact)
+    network = folded(network.eval())
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network.eval()
+    return network
 
 
 def load_multi_exit(path: Path, config: TrainConfig, classes: int, device: torch.device) -> MultiExitNetwork:

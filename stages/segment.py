@@ -21,6 +21,7 @@ from stages.selection import overview_samples
 from wsss.artifacts import Arrays, Artifact, write_sharded
 from wsss.device import autocast, choose_device, choose_precision
 from wsss.errors import UserError, listed
+from wsss.folding import folded
 from wsss.interrupt import check
 from wsss.networks import MultiExitNetwork
 from wsss.predict import exit_probabilities, label_probabilities
@@ -77,6 +78,7 @@ class _Predicting:
         self.device = choose_device(context.config.run.device)
         self.precision = choose_precision(context.config.run, self.device)
         self.network = network
+        self.deployed = folded(network.deploy())
         self.split = context.config.data.val_split if exits else None
 
     def __call__(self, sample: Sample) -> Arrays:
@@ -84,7 +86,7 @@ class _Predicting:
         image = whole_image(sample, self.config.max_side).to(self.device)
         scales, flip = self.config.test_scales, self.config.test_flip
         with autocast(self.device, self.precision), torch.inference_mode():
-            deployed = label_probabilities(self.network.deploy(), image, scales=scales, flip=flip)
+            deployed = label_probabilities(self.deployed, image, scales=scales, flip=flip)
             arrays = {"predictions": _labels(deployed, sample)}
             if sample.split == self.split:
                 found = exit_probabilities(self.network, image, scales=scales, flip=flip)
