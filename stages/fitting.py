@@ -57,6 +57,7 @@ def fit(
         stamp=context.stamp,
         label=stage,
         log=lambda means: context.log({"stage": stage, **means}),
+        compile=context.config.run.compile,
     )
     train(network, job, device=device, precision=choose_precision(context.config.run, device))
     return network

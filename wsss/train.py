@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wsss import processes
 from wsss.artifacts import Artifact, DamagedArtifactError, Stamp, write_artifact
+from wsss.compiling import compiled
 from wsss.config import TrainConfig
 from wsss.device import autocast
 from wsss.errors import UserError, listed
@@ -69,6 +70,7 @@ class Training:
         stamp: of the stage; a checkpoint of another fingerprint is ignored.
         label: of the progress bar.
         log: told once per epoch of the mean loss terms.
+        compile: the network with ``torch.compile``, where that works.
     """
 
     config: TrainConfig
@@ -80,6 +82,7 @@ class Training:
     stamp: Stamp
     label: str
     log: Callable[[dict[str, float]], None]
+    compile: bool = False
 
 
 def train(network: MultiExitNetwork, job: Training, *, device: torch.device, precision: torch.dtype) -> None:
@@ -200,6 +203,9 @@ class Criterion(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
+        self.outputs: Callable[[Tensor], ExitOutputs] = (
+            compiled(network) if job.compile else network.__call__  # no second name for its parameters
+        )
         self.job = job
         self.device = device
         self.precision = precision
@@ -210,7 +216,7 @@ class Criterion(nn.Module):
         tags = batch.tags.to(self.device, non_blocking=True)
         labels = None if batch.labels is None else batch.labels.to(self.device, non_blocking=True)
         with autocast(self.device, self.precision):
-            outputs = self.network(images)
+            outputs = self.outputs(images)
         terms = self.job.objective(outputs, tags, labels, progress)
         if processes.count() == 1:
             return terms

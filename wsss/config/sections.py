@@ -255,6 +255,11 @@ class RunConfig:
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "auto: bf16 where the device computes it natively"
     )
+    compile: bool = option(
+        False,
+        "training networks with torch.compile: the first step takes a minute or more, later ones less time; where "
+        "compiling fails, it says so and goes on without",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
