@@ -10,6 +10,8 @@ Layout of a file: root attributes = the stamp (see `Stamp`), ``ids`` (UTF-8), an
 position in ``ids``) the data sets ``<field>/<i>``; networks are stored as ``<group>/<parameter name>``.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -165,24 +167,20 @@ class Artifact:
         self.path = path
         self._file: h5py.File | None = None
         self._pid = -1
-        try:
+        with _damage_named(f"{path}: not a whole artifact"):
             attributes = self._open().attrs
             self.stage = str(attributes["stage"])
             self.fingerprint = str(attributes["fingerprint"])
             self.classes: tuple[str, ...] = tuple(parse_json(attributes["classes"]))
             self._open()["ids"]  # written last
-        except _FAULTS as error:
-            raise DamagedArtifactError(f"{path}: not a whole artifact ({error})") from None
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise DamagedArtifactError(f"{path}: holds {self.fingerprint}, not {fingerprint}")
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """All images, in order."""
-        try:
+        with _damage_named(f"{self.path}: ids cannot be read"):
             return tuple(image_id.decode() for image_id in self._open()["ids"][:].tolist())
-        except _FAULTS as error:
-            raise DamagedArtifactError(f"{self.path}: ids cannot be read ({error})") from None
 
     @cached_property
     def _position(self) -> dict[str, int]:
@@ -197,22 +195,18 @@ class Artifact:
 
     def group(self, name: str) -> dict[str, NDArray[Any]]:
         """All arrays of a group, by name in stored order of names. Raises DamagedArtifactError."""
-        try:
+        with _damage_named(f"{self.path}: {name} cannot be read"):
             keys = list(self._open()[name])
-        except _FAULTS as error:
-            raise DamagedArtifactError(f"{self.path}: {name} cannot be read ({error})") from None
         return {key: self._read(f"{name}/{key}") for key in keys}
 
     def check(self) -> None:
         """Read everything once. Raises DamagedArtifactError where a checksum does not hold."""
         _ = self.ids
         found: list[str] = []
-        try:
+        with _damage_named(f"{self.path}: cannot be read"):
             self._open().visititems(
                 lambda n, item: found.append(n) if isinstance(item, h5py.Dataset) else None
             )
-        except _FAULTS as error:
-            raise DamagedArtifactError(f"{self.path}: cannot be read ({error})") from None
         for name in found:
             if name != "ids":
                 self._read(name)
@@ -234,21 +228,32 @@ class Artifact:
         return self._file
 
     def _read(self, name: str) -> NDArray[Any]:
-        try:
+        with _damage_named(f"{self.path}: {name} cannot be read"):
             dataset = self._open()[name]
             _refuse_bomb(dataset)
             value: NDArray[Any] = dataset[()]
-        except _FAULTS as error:
-            raise DamagedArtifactError(f"{self.path}: {name} cannot be read ({error})") from None
-        return np.asarray(value)
+            return np.asarray(value)
 
 
 _FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
 """What h5py raises on damaged files."""
+_OF_THE_MACHINE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Why a whole file cannot be opened; it must not be taken for a damaged one and computed anew."""
 _RATIO = 1100
 """Deflate makes nothing smaller than by a factor of 1032."""
 LARGEST = 1 << 33
 """Bytes of one array; a small file can claim to hold any number."""
+
+
+@contextlib.contextmanager
+def _damage_named(what: str) -> Iterator[None]:
+    """Raise DamagedArtifactError for what damage makes h5py raise in the block, OSError for the machine's faults."""
+    try:
+        yield
+    except _FAULTS as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise OSError(error.errno, f"{what} ({os.strerror(error.errno)})") from None
+        raise DamagedArtifactError(f"{what} ({error})") from None
 
 
 def _refuse_bomb(item: Any) -> None:

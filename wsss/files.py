@@ -14,9 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from wsss.interrupt import check
+
 _HOST = re.sub(r"\W", "_", socket.gethostname())
 _TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)(\.\d+)?(-(?P<host>\w+))?$")
 _SLACK = 2 << 20  # bytes for what HDF5 writes beside the arrays
+_PAUSE = 0.1  # seconds between two looks at a lock
 _SEAL = b"\nwsss sha256 "
 _SEAL_LENGTH = len(_SEAL) + 64
 
@@ -51,11 +54,17 @@ def is_temporary(path: Path) -> bool:
     return _TEMPORARY.search(path.name) is not None
 
 
+def is_being_written(path: Path) -> bool:
+    """Whether a file is a temporary one of a living process of this machine."""
+    found = _TEMPORARY.search(path.name)
+    return found is not None and found["host"] == _HOST and _alive(int(found["pid"]))
+
+
 def remove_remains(folder: Path) -> None:
     """Remove the temporary files in a folder whose process on this machine has ended."""
     for path in folder.glob("*.tmp-*"):
         found = _TEMPORARY.search(path.name)
-        if found and found["host"] == _HOST and not _alive(int(found["pid"])):
+        if found and found["host"] == _HOST and not is_being_written(path):
             path.unlink(missing_ok=True)
 
 
@@ -64,6 +73,9 @@ def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold ``<path>.lock``: one process computes an artifact, a second one calls ``waiting`` and then waits.
 
     The lock is the kernel's (flock), so it ends with its process, however that dies. Its file goes with it.
+
+    Raises:
+        Interrupted: a stop was asked for while waiting.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f"{path.name}.lock")
@@ -73,7 +85,7 @@ def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 waiting()
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                _lock_when_free(handle.fileno())
             if not _is_still(lock, handle.fileno()):
                 continue  # the one before has removed it: whoever comes now locks another file
             try:
@@ -136,6 +148,16 @@ def file_sha256(path: Path, length: int | None = None, *, start: int = 0) -> str
             digest.update(block)
             left -= len(block)
     return digest.hexdigest()
+
+
+def _lock_when_free(descriptor: int) -> None:
+    """Wait for a lock and heed a request to stop, which a wait in the kernel would sleep through."""
+    while True:
+        check()
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_PAUSE)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:
