@@ -11,7 +11,6 @@ position in ``ids``) the data sets ``<field>/<i>``; networks are stored as ``<gr
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -27,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss import processes
-from wsss.files import atomic_path, is_sealed, require_room, seal
+from wsss.files import OF_THE_MACHINE, atomic_path, is_sealed, require_room, seal
 from wsss.json_files import parse_json
 from wsss.progress import Pace
 
@@ -237,8 +236,6 @@ class Artifact:
 
 _FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
 """What h5py raises on damaged files."""
-_OF_THE_MACHINE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Why a whole file cannot be opened; it must not be taken for a damaged one and computed anew."""
 _RATIO = 1100
 """Deflate makes nothing smaller than by a factor of 1032."""
 LARGEST = 1 << 33
@@ -251,7 +248,7 @@ def _damage_named(what: str) -> Iterator[None]:
     try:
         yield
     except _FAULTS as error:
-        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
             raise OSError(error.errno, f"{what} ({os.strerror(error.errno)})") from None
         raise DamagedArtifactError(f"{what} ({error})") from None
 
@@ -301,11 +298,8 @@ def _holds(path: Path, fingerprint: str, ids: Sequence[str]) -> bool:
     if not path.exists() or not is_sealed(path):
         return False
     try:
-        artifact = Artifact(path, fingerprint=fingerprint)
-        try:
+        with contextlib.closing(Artifact(path, fingerprint=fingerprint)) as artifact:
             return artifact.ids == tuple(ids)
-        finally:
-            artifact.close()
     except DamagedArtifactError:
         return False
 

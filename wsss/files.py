@@ -16,7 +16,10 @@ from pathlib import Path
 
 from wsss.interrupt import check
 
-_HOST = re.sub(r"\W", "_", socket.gethostname())
+OF_THE_MACHINE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Why a whole file cannot be opened; it must not be taken for a damaged one and computed anew."""
+_HOST = re.sub(r"\W", "_", socket.gethostname())[:64]
+_LONGEST_NAME = 255  # bytes, of the usual file systems
 _TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)(\.\d+)?(-(?P<host>\w+))?$")
 _SLACK = 2 << 20  # bytes for what HDF5 writes beside the arrays
 _PAUSE = 0.1  # seconds between two looks at a lock
@@ -46,7 +49,10 @@ def write_text(path: Path, text: str) -> None:
 
 def temporary_path(path: Path) -> Path:
     """A name beside ``path`` that no other thread, process or machine uses."""
-    return path.with_name(f"{path.name}.tmp-{os.getpid()}.{threading.get_ident()}-{_HOST}")
+    suffix = f".tmp-{os.getpid()}.{threading.get_ident()}-{_HOST}"
+    # A name may be as long as the file system allows, and this one not longer.
+    name = os.fsencode(path.name)[: _LONGEST_NAME - len(suffix)].decode(errors="ignore")
+    return path.with_name(f"{name}{suffix}")
 
 
 def is_temporary(path: Path) -> bool:
