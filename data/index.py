@@ -16,6 +16,7 @@ from data.images import decode_image, read_bytes
 from data.masks import Facts, Mask
 from wsss.errors import UserError, listed
 from wsss.files import set_aside, write_text
+from wsss.interrupt import check
 from wsss.json_files import parse_sealed, sealed_json
 
 _SCHEMA = "wsss-index-2"
@@ -68,6 +69,7 @@ def index_files(
     problems: list[str] = []
     try:
         for job, found in _examine_all(todo, progress):
+            check()
             if isinstance(found, Facts):
                 memory[job.key] = (stamps[job.key], found)
             else:

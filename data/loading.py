@@ -22,6 +22,7 @@ from wsss.config import TrainConfig
 from wsss.errors import UserError
 from wsss.resize import resize_image, resize_labels, working_size
 from wsss.train import Batch, batch_indices
+from wsss.workers import serve_parent, shielded
 
 from torchvision.transforms.v2 import functional as TF  # isort: skip
 
@@ -146,9 +147,12 @@ def training_batches(views: TrainingViews, first: int, steps: int, workers: int)
         collate_fn=_collated,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=serve_parent,
     )
     try:
-        yield from loader
+        with shielded():  # the workers start here
+            batches = iter(loader)
+        yield from batches
     except UserError as error:  # of a worker: torch puts a traceback before its words
         raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from None
 

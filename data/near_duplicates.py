@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from wsss.interrupt import Interrupted, check
+
 Hashes = NDArray[np.uint64]
 
 _SIDE = 9
@@ -34,8 +36,13 @@ def perceptual_hashes(paths: Sequence[Path], *, progress: bool) -> Hashes:
         bar = tqdm(
             pool.map(_thumbnail, paths), total=len(paths), desc="comparing photographs", disable=not progress
         )
-        for index, gray in zip(count(), bar):
-            hashes[index] = _hash(gray)
+        try:
+            for index, gray in zip(count(), bar):
+                check()
+                hashes[index] = _hash(gray)
+        except Interrupted:
+            pool.shutdown(cancel_futures=True)  # not those that nobody waits for any more
+            raise
     return hashes
 
 

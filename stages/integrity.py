@@ -59,14 +59,25 @@ def verify(artifact: Path, fingerprint: str) -> None:
 
 
 def set_aside_damaged(artifact: Path, fingerprint: str, name: str, say: Say) -> None:
-    """Rename what stands under an artifact's name and is none, so that it is computed anew and not lost."""
-    if not artifact.exists():
+    """Rename what stands under an artifact's name and is none, so that it is computed anew and not lost.
+
+    A file that does not fit its record may be one that another process is writing anew: its lock decides.
+    """
+    if _damage(artifact, fingerprint) is None:
         return
+    with exclusive(artifact, lambda: say(f"{name}: another process computes this; waiting for it")):
+        if (error := _damage(artifact, fingerprint)) is not None:
+            say(f"{name}: {error}; set aside as {set_aside(artifact).name}, will be computed anew")
+
+
+def _damage(artifact: Path, fingerprint: str) -> DamagedArtifactError | None:
+    """What is wrong with an artifact; None where nothing is, or where there is none."""
     try:
-        verify(artifact, fingerprint)
+        if artifact.exists():
+            verify(artifact, fingerprint)
     except DamagedArtifactError as error:
-        aside = set_aside(artifact)
-        say(f"{name}: {error}; set aside as {aside.name}, will be computed anew")
+        return error
+    return None
 
 
 def set_aside_unfinished(artifact: Path, checkpoint: Path, name: str, say: Say) -> None:

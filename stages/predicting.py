@@ -4,9 +4,8 @@ import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ from wsss.overlay import encode_overlay
 from wsss.palette_png import encode_mask, mask_note
 from wsss.progress import progress_bar
 from wsss.resize import resize_labels
-from wsss.workers import pool_workers, serve_parent
+from wsss.workers import WorkerPool, pool_workers
 
 UInt8 = NDArray[np.uint8]
 
@@ -113,7 +112,7 @@ def run_predict(request: PredictRequest) -> None:
     own = photographs[processes.rank() :: processes.count()]
     with _pixel_limit(request.max_pixels), progress_bar(len(own), "predict", "img") as bar:
         outcome = _Outcome(predictor.classes, bar)
-        pool = _crf_pool(machine) if predictor.settings.crf else contextlib.nullcontext()
+        pool = WorkerPool(pool_workers(machine)) if predictor.settings.crf else contextlib.nullcontext()
         with pool as crf:
             _predict_all(own, job, predictor, crf, outcome, 2 * pool_workers(machine))
     written, kept, failed = processes.totals(outcome.written, outcome.kept, len(outcome.failures))
@@ -198,7 +197,7 @@ def _predict_all(
     photographs: Sequence[Photograph],
     jobs: _Jobs,
     predictor: Predictor,
-    crf: ProcessPoolExecutor | None,
+    crf: Executor | None,
     outcome: _Outcome,
     ahead: int,
 ) -> None:
@@ -258,13 +257,6 @@ def _record(predictor: Predictor, *, tagged: bool) -> dict[str, Any]:
     del settings["tile"]  # the same result within rounding
     settings["crf"] = [CRF_PRESET, CRF_ITERATIONS, settings.pop("crf_max_side")] if settings["crf"] else None
     return {"network": predictor.identity, "classes": list(predictor.classes), "tagged": tagged, **settings}
-
-
-def _crf_pool(machine: RunConfig) -> ProcessPoolExecutor:
-    # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
-    return ProcessPoolExecutor(
-        pool_workers(machine), mp_context=get_context("spawn"), initializer=serve_parent
-    )
 
 
 @contextlib.contextmanager

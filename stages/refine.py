@@ -5,9 +5,7 @@ from; and ``labels`` (H, W) uint8, the most probable label everywhere: what is s
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +19,7 @@ from wsss.config import RefineConfig
 from wsss.crf import PRESETS, dense_crf
 from wsss.interrupt import check
 from wsss.progress import progress_bar
-from wsss.workers import pool_workers, serve_parent
+from wsss.workers import WorkerPool, pool_workers
 
 Produce = Callable[[Sequence[str]], Iterator[Arrays]]
 
@@ -55,9 +53,7 @@ def _by_crf(context: Context, cams: Artifact, background: float) -> None:
     samples = {sample.id: sample for sample in context.data.samples}
     config = context.config.refine
     refiner = CrfRefiner(SeedReader(cams, config.max_side, background), config)
-    workers = pool_workers(context.config.run)
-    # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=serve_parent) as pool:
+    with WorkerPool(pool_workers(context.config.run)) as pool:
 
         def produce(ids: Sequence[str]) -> Iterator[Arrays]:
             futures = [pool.submit(refiner, samples[image_id]) for image_id in ids]

@@ -18,9 +18,9 @@ from typing import Any
 
 from stages import Planned
 from stages.integrity import read_record
-from wsss.config import Config, to_toml
+from wsss.config import Config, load_config, to_toml
 from wsss.errors import UserError
-from wsss.files import is_temporary, remove_remains, set_aside, temporary_path, write_text
+from wsss.files import is_being_written, is_temporary, remove_remains, set_aside, temporary_path, write_text
 from wsss.json_files import parse_json
 
 RESERVED = ("artifacts", "scores")
@@ -176,7 +176,8 @@ def computed(item: Planned) -> dict[str, Any]:
 
 
 def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
-    """Remove what no run names: artifacts with their records, checkpoints and measures, remains of dead processes.
+    """Remove what no run names: artifacts with their records, checkpoints and measures, remains of dead processes,
+    and what is remembered of data sets that no run uses.
 
     Returns:
         What was (or with ``dry_run`` would be) removed, with its size in bytes.
@@ -195,10 +196,24 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
         if _is_remains(path) or not named & set(path.stem.split("-")):
             removed.append((path, _size(path)))
     removed += [(path, _size(path)) for path in sorted(workspace.root.glob("*")) if _is_remains(path)]
+    removed += [(path, _size(path)) for path in _unused_listings(workspace)]
     if not dry_run:
         for path, _ in removed:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return removed
+
+
+def _unused_listings(workspace: Workspace) -> list[Path]:
+    """What is kept of the files and listings of data sets that no run was made from."""
+    used = set()
+    for run in workspace.runs():
+        try:
+            root = load_config(run.config_file, []).data.root
+        except UserError:  # a first run under way has no configuration yet
+            return []
+        used |= {workspace.file_index(root), workspace.listing(root)}
+    kept = [*workspace.root.glob("files-*.json"), *workspace.root.glob("files-*.listing")]
+    return sorted(path for path in kept if path not in used)
 
 
 def _checked_record(record: Any) -> dict[str, Any]:
@@ -233,7 +248,9 @@ def _fingerprints(stages: Mapping[str, Planned]) -> dict[str, str]:
 
 def _is_remains(path: Path) -> bool:
     """Whether a file is what an interrupted or finished computation left beside an artifact."""
-    return is_temporary(path) or bool(re.search(r"\.damaged-\d+$|\.lock$", path.name))
+    if is_temporary(path):
+        return not is_being_written(path)
+    return bool(re.search(r"\.damaged-\d+$|\.lock$", path.name))
 
 
 def _in_use(path: Path) -> bool:

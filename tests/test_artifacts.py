@@ -1,11 +1,14 @@
 """Artifacts: round trips, atomicity, shards, resuming, damage, and bit-equal files."""
 
+import errno
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsss import interrupt
 from wsss.artifacts import (
     Arrays,
     Artifact,
@@ -269,6 +273,42 @@ def hold(path: Path, held: str) -> None:
     with exclusive(path, lambda: None):
         Path(held).touch()
         time.sleep(60)
+
+
+def test_waiting_for_a_lock_heeds_a_request_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, held = tmp_path / "a.h5", tmp_path / "held"
+    child = multiprocessing.get_context("spawn").Process(target=hold, args=(path, str(held)))
+    child.start()
+    while not held.exists():
+        time.sleep(0.01)
+    ask = threading.Timer(0.3, monkeypatch.setattr, (interrupt, "_requested", True))
+    with pytest.raises(interrupt.Interrupted), exclusive(path, ask.start):
+        pass
+    assert child.is_alive()
+    child.kill()
+    child.join()
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write_artifact(path, STAMP, images=zip(IDS, map(maps_of, IDS), strict=True))
+    whole = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)  # the next file would get a number above this one
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(OSError, match="not a whole artifact") as caught:
+            Artifact(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(lowest)
+    assert caught.value.errno == errno.EMFILE
+    assert path.read_bytes() == whole
+    reader = Artifact(path)
+    reader.close()
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.h5"):
+        reader.read(IDS[0], "maps")
 
 
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:

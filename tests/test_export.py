@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -197,6 +199,22 @@ def test_a_missing_result_names_the_command(
     assert main(command) == EXIT_USER_ERROR
     assert "the result of stage refine is gone" in (message := capsys.readouterr().err)
     assert "run_pipeline.py run --name 'tiny'" in message
+
+
+@pytest.mark.parametrize("format_name", ["voc", "coco", "cvat", "labelstudio"])
+@pytest.mark.parametrize("image_id", ["../../x", "/tmp/x", "a\0b"])
+def test_no_format_writes_anything_for_ids_that_lead_elsewhere(
+    product: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_name: str, image_id: str
+) -> None:
+    def hostile(*arguments: Any, **options: Any) -> export_sources.MaskSource:
+        source = export_sources.open_source(*arguments, **options)
+        return replace(source, ids=(*source.ids, image_id))
+
+    monkeypatch.setattr("stages.exporting.open_source", hostile)
+    out = tmp_path / "inner" / "out"
+    command = product.arguments("export", "tiny", "--format", format_name, "--from", "masks", "--out", out)
+    assert main(command) == EXIT_USER_ERROR
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("image_id", ["../x", "a/../../x", "/etc/x", "a//b", "a\\b", "", ".", "a\nb"])

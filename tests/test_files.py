@@ -85,6 +85,14 @@ def test_a_lock_leaves_no_file_and_lets_one_in_at_a_time(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127 + "x", "😀" * 63])
+def test_names_as_long_as_can_be_are_written(tmp_path: Path, name: str) -> None:
+    with atomic_path(tmp_path / name) as path:
+        assert is_temporary(path)
+        path.write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_set_aside_keeps_the_content(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "a") as path:
         path.write_text("x")

@@ -12,11 +12,13 @@ from PIL import Image
 from stages import STAGE_NAMES
 from stages.commands import Request, open_session, run_all, run_prune, run_stage, show_status
 from stages.quality.measure import measure
+from stages.workspace import Workspace
 from tests.pipelines import request
 from tests.trees import make_folder_tree, make_voc_tree
 from wsss.artifacts import Artifact
 from wsss.config import DataConfig
 from wsss.errors import UserError
+from wsss.files import temporary_path
 from wsss.metrics import confusion_counts, mask_scores
 
 Hashes = dict[str, str]
@@ -250,6 +252,24 @@ def test_prune_spares_what_an_interrupted_run_has_begun(tmp_path: Path, data: Da
     run_prune(tmp_path, dry_run=False)
     assert checkpoint.exists()
     assert not foreign.exists()
+
+
+def test_prune_forgets_data_sets_that_no_run_uses(workspace: Path, data: DataConfig) -> None:
+    place = Workspace(workspace)
+    used = [place.file_index(data.root), place.listing(data.root)]
+    unused = [place.file_index("elsewhere"), place.listing("elsewhere")]
+    written = temporary_path(used[0])  # by this process, which lives
+    for path in (*used, *unused, written):
+        path.touch()
+    begun = workspace / "begun" / "run.json"
+    begun.parent.mkdir()
+    begun.write_text('{"schema": 1, "stages": {}}')  # it has not said yet which data set it is made from
+    run_prune(workspace, dry_run=False)
+    assert all(path.exists() for path in (*used, *unused, written))
+    begun.unlink()
+    run_prune(workspace, dry_run=False)
+    assert all(path.exists() for path in (*used, written))
+    assert not any(path.exists() for path in unused)
 
 
 @pytest.mark.parametrize("supervision", ["pseudo", "full"])

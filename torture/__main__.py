@@ -80,7 +80,10 @@ def _kill(tiny: Tiny, folder: Path, options: argparse.Namespace, spent: Callable
     print(f"kill: {deaths.kills} kills, {deaths.during}, {deaths.finished} runs compared", flush=True)
     asked = [(signal.SIGINT, 1.0), (signal.SIGTERM, 3.0)]
     return deaths.findings + [
-        each for number, after in asked for each in stopped(tiny, folder, number, after)
+        each
+        for everybody in (False, True)
+        for number, after in asked
+        for each in stopped(tiny, folder, number, after, everybody=everybody)
     ]
 
 

@@ -14,7 +14,7 @@ from torture.tiny import Tiny, hashes, leftovers
 
 UNDER_WAY = "training and"
 """In the first line that a run prints: before it, nothing is computed."""
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds in which a run must heed a request to stop."""
 
 
@@ -66,15 +66,17 @@ def kill_anywhere(
     return deaths
 
 
-def stopped(tiny: Tiny, folder: Path, number: signal.Signals, after: float) -> list[str]:
-    """Ask a run to stop; returns what is wrong with how it did."""
-    workspace = folder / number.name
+def stopped(
+    tiny: Tiny, folder: Path, number: signal.Signals, after: float, *, everybody: bool = False
+) -> list[str]:
+    """Ask a run to stop, or with ``everybody`` its workers too, as a terminal does; returns what is wrong with how."""
+    workspace = folder / f"{number.name}{'-to-all' * everybody}"
     process = tiny.start(workspace)
     assert process.stdout is not None
     while UNDER_WAY not in process.stdout.readline():
         pass
     time.sleep(after)
-    process.send_signal(number)
+    (os.killpg if everybody else os.kill)(process.pid, number)
     asked = time.monotonic()
     output = process.communicate(timeout=600)[0]
     took = time.monotonic() - asked

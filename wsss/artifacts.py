@@ -10,6 +10,7 @@ Layout of a file: root attributes = the stamp (see `Stamp`), ``ids`` (UTF-8), an
 position in ``ids``) the data sets ``<field>/<i>``; networks are stored as ``<group>/<parameter name>``.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss import processes
-from wsss.files import atomic_path, is_sealed, require_room, seal
+from wsss.files import OF_THE_MACHINE, atomic_path, is_sealed, require_room, seal
 from wsss.json_files import parse_json
 from wsss.progress import Pace
 
@@ -165,24 +166,20 @@ class Artifact:
         self.path = path
         self._file: h5py.File | None = None
         self._pid = -1
-        try:
+        with _damage_named(f"{path}: not a whole artifact"):
             attributes = self._open().attrs
             self.stage = str(attributes["stage"])
             self.fingerprint = str(attributes["fingerprint"])
             self.classes: tuple[str, ...] = tuple(parse_json(attributes["classes"]))
             self._open()["ids"]  # written last
-        except _FAULTS as error:
-            raise DamagedArtifactError(f"{path}: not a whole artifact ({error})") from None
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise DamagedArtifactError(f"{path}: holds {self.fingerprint}, not {fingerprint}")
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """All images, in order."""
-        try:
+        with _damage_named(f"{self.path}: ids cannot be read"):
             return tuple(image_id.decode() for image_id in self._open()["ids"][:].tolist())
-        except _FAULTS as error:
-            raise DamagedArtifactError(f"{self.path}: ids cannot be read ({error})") from None
 
     @cached_property
     def _position(self) -> dict[str, int]:
@@ -197,22 +194,18 @@ class Artifact:
 
     def group(self, name: str) -> dict[str, NDArray[Any]]:
         """All arrays of a group, by name in stored order of names. Raises DamagedArtifactError."""
-        try:
+        with _damage_named(f"{self.path}: {name} cannot be read"):
             keys = list(self._open()[name])
-        except _FAULTS as error:
-            raise DamagedArtifactError(f"{self.path}: {name} cannot be read ({error})") from None
         return {key: self._read(f"{name}/{key}") for key in keys}
 
     def check(self) -> None:
         """Read everything once. Raises DamagedArtifactError where a checksum does not hold."""
         _ = self.ids
         found: list[str] = []
-        try:
+        with _damage_named(f"{self.path}: cannot be read"):
             self._open().visititems(
                 lambda n, item: found.append(n) if isinstance(item, h5py.Dataset) else None
             )
-        except _FAULTS as error:
-            raise DamagedArtifactError(f"{self.path}: cannot be read ({error})") from None
         for name in found:
             if name != "ids":
                 self._read(name)
@@ -234,13 +227,11 @@ class Artifact:
         return self._file
 
     def _read(self, name: str) -> NDArray[Any]:
-        try:
+        with _damage_named(f"{self.path}: {name} cannot be read"):
             dataset = self._open()[name]
             _refuse_bomb(dataset)
             value: NDArray[Any] = dataset[()]
-        except _FAULTS as error:
-            raise DamagedArtifactError(f"{self.path}: {name} cannot be read ({error})") from None
-        return np.asarray(value)
+            return np.asarray(value)
 
 
 _FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
@@ -249,6 +240,17 @@ _RATIO = 1100
 """Deflate makes nothing smaller than by a factor of 1032."""
 LARGEST = 1 << 33
 """Bytes of one array; a small file can claim to hold any number."""
+
+
+@contextlib.contextmanager
+def _damage_named(what: str) -> Iterator[None]:
+    """Raise DamagedArtifactError for what damage makes h5py raise in the block, OSError for the machine's faults."""
+    try:
+        yield
+    except _FAULTS as error:
+        if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+            raise OSError(error.errno, f"{what} ({os.strerror(error.errno)})") from None
+        raise DamagedArtifactError(f"{what} ({error})") from None
 
 
 def _refuse_bomb(item: Any) -> None:
@@ -296,11 +298,8 @@ def _holds(path: Path, fingerprint: str, ids: Sequence[str]) -> bool:
     if not path.exists() or not is_sealed(path):
         return False
     try:
-        artifact = Artifact(path, fingerprint=fingerprint)
-        try:
+        with contextlib.closing(Artifact(path, fingerprint=fingerprint)) as artifact:
             return artifact.ids == tuple(ids)
-        finally:
-            artifact.close()
     except DamagedArtifactError:
         return False
 

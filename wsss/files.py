@@ -14,9 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_HOST = re.sub(r"\W", "_", socket.gethostname())
+from wsss.interrupt import check
+
+OF_THE_MACHINE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Why a whole file cannot be opened; it must not be taken for a damaged one and computed anew."""
+_HOST = re.sub(r"\W", "_", socket.gethostname())[:64]
+_LONGEST_NAME = 255  # bytes, of the usual file systems
 _TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)(\.\d+)?(-(?P<host>\w+))?$")
 _SLACK = 2 << 20  # bytes for what HDF5 writes beside the arrays
+_PAUSE = 0.1  # seconds between two looks at a lock
 _SEAL = b"\nwsss sha256 "
 _SEAL_LENGTH = len(_SEAL) + 64
 
@@ -43,7 +49,10 @@ def write_text(path: Path, text: str) -> None:
 
 def temporary_path(path: Path) -> Path:
     """A name beside ``path`` that no other thread, process or machine uses."""
-    return path.with_name(f"{path.name}.tmp-{os.getpid()}.{threading.get_ident()}-{_HOST}")
+    suffix = f".tmp-{os.getpid()}.{threading.get_ident()}-{_HOST}"
+    # A name may be as long as the file system allows, and this one not longer.
+    name = os.fsencode(path.name)[: _LONGEST_NAME - len(suffix)].decode(errors="ignore")
+    return path.with_name(f"{name}{suffix}")
 
 
 def is_temporary(path: Path) -> bool:
@@ -51,11 +60,17 @@ def is_temporary(path: Path) -> bool:
     return _TEMPORARY.search(path.name) is not None
 
 
+def is_being_written(path: Path) -> bool:
+    """Whether a file is a temporary one of a living process of this machine."""
+    found = _TEMPORARY.search(path.name)
+    return found is not None and found["host"] == _HOST and _alive(int(found["pid"]))
+
+
 def remove_remains(folder: Path) -> None:
     """Remove the temporary files in a folder whose process on this machine has ended."""
     for path in folder.glob("*.tmp-*"):
         found = _TEMPORARY.search(path.name)
-        if found and found["host"] == _HOST and not _alive(int(found["pid"])):
+        if found and found["host"] == _HOST and not is_being_written(path):
             path.unlink(missing_ok=True)
 
 
@@ -64,6 +79,9 @@ def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold ``<path>.lock``: one process computes an artifact, a second one calls ``waiting`` and then waits.
 
     The lock is the kernel's (flock), so it ends with its process, however that dies. Its file goes with it.
+
+    Raises:
+        Interrupted: a stop was asked for while waiting.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f"{path.name}.lock")
@@ -73,7 +91,7 @@ def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 waiting()
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                _lock_when_free(handle.fileno())
             if not _is_still(lock, handle.fileno()):
                 continue  # the one before has removed it: whoever comes now locks another file
             try:
@@ -136,6 +154,16 @@ def file_sha256(path: Path, length: int | None = None, *, start: int = 0) -> str
             digest.update(block)
             left -= len(block)
     return digest.hexdigest()
+
+
+def _lock_when_free(descriptor: int) -> None:
+    """Wait for a lock and heed a request to stop, which a wait in the kernel would sleep through."""
+    while True:
+        check()
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_PAUSE)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

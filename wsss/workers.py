@@ -1,12 +1,55 @@
-"""How many processes to use, without importing torch."""
+"""Worker processes, without importing torch: how many to use, and who may stop them.
 
+Ctrl-C reaches every process of a terminal's command, and SIGTERM often does (``timeout``, systemd, Slurm). Workers
+leave both to their parent, from their first instruction on: it stops at a safe point, for which it needs them.
+"""
+
+import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context, resource_tracker
+from typing import ParamSpec, TypeVar
 
 from wsss.config import RunConfig
 from wsss.processes import local_count
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+# Only Linux tells a worker who sent SIGTERM; elsewhere it must be able to end it.
+_LEFT_TO_PARENT = {signal.SIGINT, signal.SIGTERM} if sys.platform == "linux" else {signal.SIGINT}
+
+
+class WorkerPool(ProcessPoolExecutor):
+    """A pool of processes that serve their parent.
+
+    Args:
+        workers: how many.
+    """
+
+    def __init__(self, workers: int) -> None:
+        # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
+        super().__init__(workers, mp_context=get_context("spawn"), initializer=serve_parent)
+
+    def submit(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """As of any executor. The pool starts its processes here."""
+        with shielded():
+            return super().submit(function, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Processes started in this block inherit that they do not heed SIGINT and SIGTERM; see `serve_parent`."""
+    resource_tracker.ensure_running()  # started in the block, it would lift the shield
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def pool_workers(config: RunConfig) -> int:
@@ -28,13 +71,14 @@ def cpu_cores() -> int:
     return max(1, cores // local_count())
 
 
-def serve_parent() -> None:
-    """Leave SIGINT to the parent, which stops at a safe point and then ends its pool, and end when it dies.
+def serve_parent(_worker: int = 0) -> None:
+    """Leave SIGINT and SIGTERM to the parent, and end when it dies or, by SIGTERM, says so.
 
     Run first in a worker: without its parent it would wait for work for ever.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PARENT)
+    for duty in (_end_with_parent, _end_at_its_request):
+        threading.Thread(target=duty, daemon=True).start()
 
 
 def _end_with_parent() -> None:
@@ -42,3 +86,10 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def _end_at_its_request() -> None:
+    if sys.platform == "linux":
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
