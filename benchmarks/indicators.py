@@ -9,10 +9,8 @@ correlation with the true mIoU, and what the setting that an indicator likes bes
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +26,7 @@ from wsss.metrics import THRESHOLDS, Counts, confusion_counts, mask_scores, seed
 from wsss.metrics.indicators import agreement, colour_information, edge_alignment, gradient_ranks
 from wsss.progress import progress_bar
 from wsss.resize import resize_maps
-from wsss.workers import cpu_cores
+from wsss.workers import WorkerPool, cpu_cores
 
 COARSE = tuple(round(0.05 * step, 2) for step in range(1, 20))
 BACKGROUNDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
@@ -103,7 +101,7 @@ def collected(
 
 
 def _in_pool(measure: Callable[[Sample], Found], samples: Sequence[Sample]) -> Iterator[Found]:
-    with ProcessPoolExecutor(cpu_cores(), mp_context=get_context("spawn")) as pool:
+    with WorkerPool(cpu_cores()) as pool:
         yield from pool.map(measure, samples)
 
 

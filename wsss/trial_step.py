@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from wsss.config import TrainConfig
+from wsss.config import SegmentConfig, TrainConfig
 from wsss.device import autocast
 from wsss.losses import IGNORE
 from wsss.networks import MultiExitNetwork, PlainNetwork
@@ -19,7 +19,7 @@ UNLABELLED = 0.1
 
 
 def made_up_batch(config: TrainConfig, classes: int, *, device: torch.device, seed: int = 0) -> Batch:
-    """Noise of the configured crop and batch, with C foreground classes in its tags and labels."""
+    """Noise of the configured crop and batch, with C foreground classes in its tags, and in labels to segment by."""
     generator = torch.Generator().manual_seed(seed)
     B, side = config.batch, config.crop
     images = torch.rand(B, 3, side, side, generator=generator)
@@ -31,7 +31,7 @@ def made_up_batch(config: TrainConfig, classes: int, *, device: torch.device, se
         ids=[str(index) for index in range(B)],
         images=images.to(device).contiguous(memory_format=torch.channels_last),
         tags=tags.float().to(device),
-        labels=labels.to(device),
+        labels=labels.to(device) if isinstance(config, SegmentConfig) else None,
     )
 
 

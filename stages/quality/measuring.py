@@ -1,8 +1,7 @@
 """The measuring itself: all images of an artifact, chunk by chunk, in a pool of processes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import Executor
 
 from data import Sample
 from stages import Planned
@@ -14,7 +13,7 @@ from wsss.artifacts import Artifact
 from wsss.config import Config
 from wsss.interrupt import check
 from wsss.progress import progress_bar
-from wsss.workers import pool_workers, serve_parent
+from wsss.workers import WorkerPool, pool_workers
 
 CHUNK = 32
 """Images measured at a time: fixed, so that sums are formed in the same order whatever the number of workers."""
@@ -77,8 +76,7 @@ def _chunks(measurer: Measurer, samples: Sequence[Sample], workers: int) -> Iter
             check()
             yield measurer(part)
         return
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=serve_parent) as pool:
+    with WorkerPool(workers) as pool:
         yield from _ahead(pool, measurer, parts, 2 * workers)
 
 
