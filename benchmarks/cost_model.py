@@ -92,6 +92,7 @@ SECONDS: Mapping[str, Mapping[str, Driver]] = {
     },
     "segment": {
         "Mpx of training crops": lambda w: w.cropped(1),
+        "Mpx of training crops x classes": lambda w: w.cropped(1) * w.classes,
         "Mpx decoded": lambda w: w.views(1) * w.megapixels,
         "Mpx predicted": lambda w: w.val * w.megapixels,
     },
@@ -159,7 +160,7 @@ def per_image(cost: Cost, drivers: Mapping[str, Driver], workload: Workload) -> 
 
 
 def readable_bytes(count: float) -> str:
-    """Bytes in the largest unit that leaves at least one: ``1.5 GiB``."""
+    """Bytes in the largest unit of which there is at least one: ``1.5 GiB``."""
     units = ("B", "KiB", "MiB", "GiB", "TiB")
     power = 0 if count < 1 else min(int(math.log(count, 1024)), len(units) - 1)
-    return f"{count / 1024**power:.3g} {units[power]}"
+    return f"{count / 1024**power:.4g} {units[power]}"

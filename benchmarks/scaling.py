@@ -19,6 +19,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.cost_model import (
     BYTES,
@@ -174,15 +175,18 @@ def read_json(path: Path) -> tuple[Found, Found]:
     def found(name: str) -> Found:
         return [
             (
-                Workload(
-                    **{key: tuple(v) if isinstance(v, list) else v for key, v in item["workload"].items()}
-                ),
-                {key: Usage(**value) for key, value in item["usage"].items()},
+                _workload(item["workload"]),
+                {command: Usage(**figures) for command, figures in item["usage"].items()},
             )
             for item in content[name]
         ]
 
     return found("calibration"), found("runs")
+
+
+def _workload(values: Mapping[str, Any]) -> Workload:
+    fields: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Workload(**fields)
 
 
 def show(calibrated: Found, runs: Found) -> None:
