@@ -57,10 +57,11 @@ def _by_crf(context: Context, cams: Artifact, background: float) -> None:
     refiner = CrfRefiner(SeedReader(cams, config.max_side, background), config)
     workers = pool_workers(context.config.run)
     # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=serve_parent) as pool:
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_serve, initargs=(refiner,)) as pool:
 
         def produce(ids: Sequence[str]) -> Iterator[Arrays]:
-            futures = [pool.submit(refiner, samples[image_id]) for image_id in ids]
+            futures = [pool.submit(_refined, samples[image_id]) for image_id in ids]
             try:
                 for future in futures:
                     check()
@@ -80,7 +81,7 @@ def _write(context: Context, produce: Produce) -> None:
 
 @dataclass(frozen=True)
 class CrfRefiner:
-    """Turns one sample's CAMs into its pseudo-mask; pickled to the workers."""
+    """Turns one sample's CAMs into its pseudo-mask; pickled to each worker once."""
 
     seeds: SeedReader
     config: RefineConfig
@@ -94,3 +95,17 @@ class CrfRefiner:
         """(K + 1, h, w) float32."""
         preset = PRESETS[self.config.preset]
         return dense_crf(seed.image, seed.probability, preset, iterations=self.config.iterations)
+
+
+_serving: CrfRefiner
+"""A worker's. It opens the CAMs and reads their ids once: with each image, that would cost more than the CRF."""
+
+
+def _serve(refiner: CrfRefiner) -> None:
+    global _serving
+    _serving = refiner
+    serve_parent()
+
+
+def _refined(sample: Sample) -> Arrays:
+    return _serving(sample)
