@@ -4,6 +4,7 @@ Writes per image ``masks`` (H, W) uint8 at the photograph's size, 255 where unsu
 from; and ``labels`` (H, W) uint8, the most probable label everywhere: what is scored.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from wsss.interrupt import check
 from wsss.progress import progress_bar
 from wsss.workers import pool_workers, serve_parent
 
+AHEAD = 4
+"""Images under way per worker: where writing is slower than the CRF, finished masks do not pile up."""
 Produce = Callable[[Sequence[str]], Iterator[Arrays]]
 
 
@@ -56,18 +59,23 @@ def _by_crf(context: Context, cams: Artifact, background: float) -> None:
     config = context.config.refine
     refiner = CrfRefiner(SeedReader(cams, config.max_side, background), config)
     workers = pool_workers(context.config.run)
+    ahead = AHEAD * workers
     # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
     spawn = get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_serve, initargs=(refiner,)) as pool:
 
         def produce(ids: Sequence[str]) -> Iterator[Arrays]:
-            futures = [pool.submit(_refined, samples[image_id]) for image_id in ids]
+            waiting = deque(pool.submit(_refined, samples[image_id]) for image_id in ids[:ahead])
             try:
-                for future in futures:
+                for image_id in ids[ahead:]:
                     check()
-                    yield future.result()
+                    yield waiting.popleft().result()
+                    waiting.append(pool.submit(_refined, samples[image_id]))
+                while waiting:
+                    check()
+                    yield waiting.popleft().result()
             finally:
-                for future in futures:
+                for future in waiting:
                     future.cancel()
 
         _write(context, produce)
