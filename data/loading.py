@@ -139,7 +139,7 @@ def random_view(
 def training_batches(views: TrainingViews, first: int, steps: int, workers: int) -> Iterator[Batch]:
     """This process's part of the batches of steps ``first`` to ``steps``, in order, loaded by ``workers`` processes."""
     whole = batch_indices(len(views), views.config.batch, views.seed, first, steps)
-    order = [batch[processes.part(len(batch))] for batch in whole]
+    order = (batch[processes.part(len(batch))] for batch in whole)  # drawn as it is needed, epoch by epoch
     loader = DataLoader(
         views,
         batch_sampler=order,

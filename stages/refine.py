@@ -4,6 +4,7 @@ Writes per image ``masks`` (H, W) uint8 at the photograph's size, 255 where unsu
 from; and ``labels`` (H, W) uint8, the most probable label everywhere: what is scored.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,10 @@ from wsss.config import RefineConfig
 from wsss.crf import PRESETS, dense_crf
 from wsss.interrupt import check
 from wsss.progress import progress_bar
-from wsss.workers import WorkerPool, pool_workers
+from wsss.workers import ServingPool, pool_workers
 
+AHEAD = 4
+"""Images under way per worker: where writing is slower than the CRF, finished masks do not pile up."""
 Produce = Callable[[Sequence[str]], Iterator[Arrays]]
 
 
@@ -53,16 +56,22 @@ def _by_crf(context: Context, cams: Artifact, background: float) -> None:
     samples = {sample.id: sample for sample in context.data.samples}
     config = context.config.refine
     refiner = CrfRefiner(SeedReader(cams, config.max_side, background), config)
-    with WorkerPool(pool_workers(context.config.run)) as pool:
+    workers = pool_workers(context.config.run)
+    ahead = AHEAD * workers
+    with ServingPool(workers, refiner) as pool:
 
         def produce(ids: Sequence[str]) -> Iterator[Arrays]:
-            futures = [pool.submit(refiner, samples[image_id]) for image_id in ids]
+            waiting = deque(pool.hand(samples[image_id]) for image_id in ids[:ahead])
             try:
-                for future in futures:
+                for image_id in ids[ahead:]:
                     check()
-                    yield future.result()
+                    yield waiting.popleft().result()
+                    waiting.append(pool.hand(samples[image_id]))
+                while waiting:
+                    check()
+                    yield waiting.popleft().result()
             finally:
-                for future in futures:
+                for future in waiting:
                     future.cancel()
 
         _write(context, produce)
@@ -76,7 +85,7 @@ def _write(context: Context, produce: Produce) -> None:
 
 @dataclass(frozen=True)
 class CrfRefiner:
-    """Turns one sample's CAMs into its pseudo-mask; pickled to the workers."""
+    """Turns one sample's CAMs into its pseudo-mask; pickled to each worker once."""
 
     seeds: SeedReader
     config: RefineConfig

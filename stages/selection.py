@@ -8,10 +8,11 @@ ROWS = 8
 def overview_samples(dataset: Dataset, rows: int = ROWS) -> tuple[Sample, ...]:
     """Up to ``rows`` tagged samples: the classes in turn, each with its next image not shown yet."""
     chosen: dict[str, Sample] = {}
-    queues = [
-        [sample for sample in dataset.samples if label in sample.tags]
-        for label in range(len(dataset.classes))
-    ]
+    queues: list[list[Sample]] = [[] for _ in dataset.classes]
+    for sample in dataset.samples:
+        for tag in sample.tags:
+            if len(queues[tag]) < rows:  # one of them is not shown yet as long as there is a row to fill
+                queues[tag].append(sample)
     while len(chosen) < rows and any(queues):
         for queue in queues:
             while queue and queue[0].id in chosen:

@@ -15,7 +15,7 @@ from torture.tiny import Tiny, hashes, leftovers
 UNDER_WAY = "training and"
 """In the first line that a run prints: before it, nothing is computed."""
 PATIENCE = 30.0
-"""Seconds in which a run must heed a request to stop."""
+"""Seconds in which a run must heed a request to stop, on a machine that is not busy with other things."""
 
 
 @dataclass
@@ -67,7 +67,13 @@ def kill_anywhere(
 
 
 def stopped(
-    tiny: Tiny, folder: Path, number: signal.Signals, after: float, *, everybody: bool = False
+    tiny: Tiny,
+    folder: Path,
+    number: signal.Signals,
+    after: float,
+    *,
+    everybody: bool = False,
+    patience: float = PATIENCE,
 ) -> list[str]:
     """Ask a run to stop, or with ``everybody`` its workers too, as a terminal does; returns what is wrong with how."""
     workspace = folder / f"{number.name}{'-to-all' * everybody}"
@@ -82,7 +88,7 @@ def stopped(
     took = time.monotonic() - asked
     if process.returncode == 0:
         return []  # it was done before
-    findings = [] if took < PATIENCE else [f"{number.name}: it took {took:.0f} s to stop"]
+    findings = [] if took < patience else [f"{number.name}: it took {took:.0f} s to stop"]
     if process.returncode != 130 or "the same command goes on" not in output or "Traceback" in output:
         findings.append(f"{number.name}: exit status {process.returncode}: {output[-400:]}")
     return findings

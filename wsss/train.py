@@ -319,9 +319,11 @@ def batch_indices(
     a batch holds: then every batch is the whole set.
     """
     per_epoch = steps_in_epoch(count, batch)
+    drawn = -1
     for step in range(first, steps):
         epoch, position = divmod(step, per_epoch)
-        order = epoch_order(count, seed, epoch)
+        if epoch != drawn:
+            order, drawn = epoch_order(count, seed, epoch), epoch
         yield [(epoch, index) for index in order[position * batch : (position + 1) * batch]]
 
 

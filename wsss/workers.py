@@ -12,14 +12,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context, resource_tracker
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from wsss.config import RunConfig
 from wsss.processes import local_count
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 # Only Linux tells a worker who sent SIGTERM; elsewhere it must be able to end it.
 _LEFT_TO_PARENT = {signal.SIGINT, signal.SIGTERM} if sys.platform == "linux" else {signal.SIGINT}
 
@@ -29,16 +32,52 @@ class WorkerPool(ProcessPoolExecutor):
 
     Args:
         workers: how many.
+        prepare: called in each of them before its first task.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, prepare: Callable[[], None] | None = None) -> None:
         # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
-        super().__init__(workers, mp_context=get_context("spawn"), initializer=serve_parent)
+        super().__init__(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(prepare,))
 
     def submit(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """As of any executor. The pool starts its processes here."""
         with shielded():
             return super().submit(function, *args, **kwargs)
+
+
+class ServingPool(WorkerPool, Generic[_Item, _Result]):
+    """A pool that does one kind of work; what the work needs goes to each process once, not with every item.
+
+    Args:
+        workers: how many.
+        work: pickled to each of them; what it opens stays open there.
+    """
+
+    def __init__(self, workers: int, work: Callable[[_Item], _Result]) -> None:
+        super().__init__(workers, partial(_take_on, work))
+
+    def hand(self, item: _Item) -> Future[_Result]:
+        """Have the work done on an item."""
+        return self.submit(_served, item)
+
+
+_work: Callable[[Any], Any]
+"""What this process does, as a worker of a `ServingPool`."""
+
+
+def _take_on(work: Callable[[Any], Any]) -> None:
+    global _work
+    _work = work
+
+
+def _served(item: Any) -> Any:
+    return _work(item)
+
+
+def _begin(prepare: Callable[[], None] | None) -> None:
+    serve_parent()
+    if prepare:
+        prepare()
 
 
 @contextlib.contextmanager

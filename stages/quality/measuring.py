@@ -1,7 +1,6 @@
 """The measuring itself: all images of an artifact, chunk by chunk, in a pool of processes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 
 from data import Sample
 from stages import Planned
@@ -13,7 +12,7 @@ from wsss.artifacts import Artifact
 from wsss.config import Config
 from wsss.interrupt import check
 from wsss.progress import progress_bar
-from wsss.workers import WorkerPool, pool_workers
+from wsss.workers import ServingPool, pool_workers
 
 CHUNK = 32
 """Images measured at a time: fixed, so that sums are formed in the same order whatever the number of workers."""
@@ -76,19 +75,21 @@ def _chunks(measurer: Measurer, samples: Sequence[Sample], workers: int) -> Iter
             check()
             yield measurer(part)
         return
-    with WorkerPool(workers) as pool:
-        yield from _ahead(pool, measurer, parts, 2 * workers)
+    with ServingPool(workers, measurer) as pool:
+        yield from _ahead(pool, parts, 2 * workers)
 
 
-def _ahead(pool: Executor, measurer: Measurer, parts: list[list[Sample]], depth: int) -> Iterator[Chunk]:
+def _ahead(
+    pool: ServingPool[Sequence[Sample], Chunk], parts: list[list[Sample]], depth: int
+) -> Iterator[Chunk]:
     """Results in order, with at most ``depth`` chunks under way: finished ones do not pile up."""
-    waiting = [pool.submit(measurer, part) for part in parts[:depth]]
+    waiting = [pool.hand(part) for part in parts[:depth]]
     try:
         for position in range(len(parts)):
             check()
             yield waiting.pop(0).result()
             if position + depth < len(parts):
-                waiting.append(pool.submit(measurer, parts[position + depth]))
+                waiting.append(pool.hand(parts[position + depth]))
     finally:
         for future in waiting:
             future.cancel()
