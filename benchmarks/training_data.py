@@ -24,7 +24,7 @@ from wsss.artifacts import Artifact
 from wsss.config import SegmentConfig, TrainConfig
 from wsss.cost import interleaved_seconds, median_ratios
 from wsss.device import choose_device, choose_precision
-from wsss.train import steps_in_epoch
+from wsss.sampling import steps_in_epoch
 from wsss.trial_step import made_up_batch, training_step
 from wsss.workers import loader_workers
 

@@ -21,7 +21,8 @@ from wsss.artifacts import Artifact
 from wsss.config import TrainConfig
 from wsss.errors import UserError
 from wsss.resize import resize_image, resize_labels, working_size
-from wsss.train import Batch, batch_indices
+from wsss.sampling import batch_indices
+from wsss.train import Batch
 from wsss.workers import serve_parent, shielded
 
 from torchvision.transforms.v2 import functional as TF  # isort: skip

@@ -26,10 +26,10 @@ from stages.integrity import (
     write_record,
 )
 from wsss import processes
-from wsss.artifacts import Stamp
 from wsss.config import Config, TrainConfig, to_tree
 from wsss.errors import UserError
 from wsss.files import exclusive
+from wsss.stamp import Stamp
 from wsss.weights import weights_identity
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from data import Dataset
-from wsss.artifacts import Stamp
 from wsss.config import Config
+from wsss.stamp import Stamp
 
 
 @dataclass(frozen=True, kw_only=True)

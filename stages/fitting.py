@@ -21,7 +21,8 @@ from wsss.errors import UserError
 from wsss.folding import folded
 from wsss.networks import MultiExitNetwork, PlainNetwork, classification_network, segmentation_network
 from wsss.objective import loss_terms
-from wsss.train import Training, load_arrays, state_arrays, steps_in_epoch, train
+from wsss.sampling import steps_in_epoch
+from wsss.train import Training, load_arrays, state_arrays, train
 from wsss.workers import loader_workers
 
 PROJECTED_CHANNELS = 64

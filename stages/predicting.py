@@ -29,10 +29,10 @@ from stages.predictors import (
 )
 from stages.tag_file import read_tags
 from wsss import processes
-from wsss.artifacts import canonical_json
 from wsss.config import RunConfig
 from wsss.errors import UserError, listed
 from wsss.interrupt import check
+from wsss.json_files import canonical_json
 from wsss.onnx_network import OnnxNetwork
 from wsss.overlay import encode_overlay
 from wsss.palette_png import encode_mask, mask_note

@@ -21,16 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsss import interrupt
-from wsss.artifacts import (
-    Arrays,
-    Artifact,
-    DamagedArtifactError,
-    Stamp,
-    canonical_json,
-    write_artifact,
-    write_sharded,
-)
+from wsss.artifacts import Arrays, Artifact, DamagedArtifactError, write_artifact, write_sharded
 from wsss.files import atomic_path, exclusive
+from wsss.json_files import canonical_json
+from wsss.stamp import Stamp
 
 ROOT = Path(__file__).parent.parent
 

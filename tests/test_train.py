@@ -13,12 +13,13 @@ import torch
 from tests.networks import tiny_multi_exit
 from wsss import interrupt
 from wsss import train as training
-from wsss.artifacts import Stamp
 from wsss.config import ClassifyConfig, TrainConfig
 from wsss.errors import UserError
 from wsss.interrupt import Interrupted
 from wsss.objective import loss_terms
-from wsss.train import Batch, Training, batch_indices, make_optimizer, set_learning_rate, set_training, train
+from wsss.sampling import batch_indices
+from wsss.stamp import Stamp
+from wsss.train import Batch, Training, make_optimizer, set_learning_rate, set_training, train
 
 CPU = torch.device("cpu")
 CONFIG = ClassifyConfig(batch=4, lr=0.01, head_lr=2.0, optimizer="adamw")

@@ -13,10 +13,10 @@ import torch
 
 from tests.networks import tiny_backbone
 from wsss import processes
-from wsss.artifacts import Stamp
 from wsss.config import SegmentConfig
 from wsss.networks import MultiExitNetwork, segmentation_network
 from wsss.objective import loss_terms
+from wsss.stamp import Stamp
 from wsss.train import Batch, Training, train
 
 BATCH, STEPS = 5, 6

@@ -11,12 +11,10 @@ position in ``ids``) the data sets ``<field>/<i>``; networks are stored as ``<gr
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,10 +25,10 @@ from numpy.typing import NDArray
 
 from wsss import processes
 from wsss.files import OF_THE_MACHINE, atomic_path, is_sealed, require_room, seal
-from wsss.json_files import parse_json
+from wsss.json_files import canonical_json, parse_json
 from wsss.progress import Pace
+from wsss.stamp import SCHEMA, Stamp
 
-SCHEMA = 1
 SHARD_SIZE = 64
 """Images per shard: what an interruption can cost at most."""
 
@@ -39,43 +37,6 @@ Arrays = Mapping[str, NDArray[Any]]
 
 class DamagedArtifactError(Exception):
     """A file under a final name that is not the artifact it should be. The message names file and reason."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stamp:
-    """What an artifact is and what it was made of: the material of its fingerprint."""
-
-    stage: str
-    version: int
-    seed: int
-    data: str
-    config: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    classes: tuple[str, ...] = ()
-    software: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def material(self) -> dict[str, Any]:
-        """All that the fingerprint depends on, as plain JSON values."""
-        return {
-            "schema": SCHEMA,
-            "stage": self.stage,
-            "version": self.version,
-            "seed": self.seed,
-            "data": self.data,
-            "config": dict(self.config),
-            "inputs": dict(self.inputs),
-        }
-
-    @property
-    def fingerprint(self) -> str:
-        """First 16 hex digits of sha256 over the material's canonical JSON."""
-        return hashlib.sha256(canonical_json(self.material).encode()).hexdigest()[:16]
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys, no spaces and no NaN: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def write_artifact(

@@ -87,3 +87,8 @@ def signed_tail(path: Path, length: int) -> bytes | None:
     if found is None or file_sha256(path, size - _ENDING_LENGTH) != found["digest"].decode():
         return None
     return tail[: found.start()]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces and no NaN: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -9,7 +9,7 @@ checkpoint holds no generator state, and training resumed at step n continues bi
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wsss import processes
-from wsss.artifacts import Artifact, DamagedArtifactError, Stamp, write_artifact
+from wsss.artifacts import Artifact, DamagedArtifactError, write_artifact
 from wsss.compiling import compiled
 from wsss.config import TrainConfig
 from wsss.device import autocast
@@ -29,6 +29,7 @@ from wsss.interrupt import Interrupted, requested
 from wsss.networks import ExitOutputs, MultiExitNetwork
 from wsss.objective import shares
 from wsss.progress import progress_bar
+from wsss.stamp import Stamp
 
 from timm.layers.norm_act import convert_sync_batchnorm  # isort: skip - after wsss.torchvision_guard
 
@@ -303,30 +304,3 @@ def _resume(network: MultiExitNetwork, optimizer: torch.optim.Optimizer, job: Tr
         state.setdefault(int(index), {})[key] = torch.from_numpy(np.array(value))
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return done
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """The order of ``count`` images in an epoch: a permutation that depends on seed and epoch alone."""
-    return [int(i) for i in np.random.default_rng([seed, epoch]).permutation(count)]
-
-
-def batch_indices(
-    count: int, batch: int, seed: int, first: int, steps: int
-) -> Iterator[list[tuple[int, int]]]:
-    """The (epoch, image) pairs of every batch from step ``first`` on.
-
-    A remainder smaller than a batch waits for another epoch's order, except when there are fewer images than
-    a batch holds: then every batch is the whole set.
-    """
-    per_epoch = steps_in_epoch(count, batch)
-    drawn = -1
-    for step in range(first, steps):
-        epoch, position = divmod(step, per_epoch)
-        if epoch != drawn:
-            order, drawn = epoch_order(count, seed, epoch), epoch
-        yield [(epoch, index) for index in order[position * batch : (position + 1) * batch]]
-
-
-def steps_in_epoch(count: int, batch: int) -> int:
-    """Optimiser steps per epoch."""
-    return max(1, count // batch)

@@ -12,9 +12,9 @@ from stages.ablation.chart import draw_chart
 from stages.ablation.page import as_json, as_page
 from stages.ablation.results import Results
 from stages.ablation.table import as_text
-from wsss.artifacts import canonical_json
 from wsss.config import Config, RunConfig, to_tree
 from wsss.files import atomic_path, write_text
+from wsss.json_files import canonical_json
 
 
 @dataclass(frozen=True)

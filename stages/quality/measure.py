@@ -7,10 +7,9 @@ from pathlib import Path
 from data import Dataset
 from stages import Planned
 from stages.quality.measured import Measured
-from wsss.artifacts import canonical_json
 from wsss.config import Config
 from wsss.files import write_text
-from wsss.json_files import sealed_json
+from wsss.json_files import canonical_json, sealed_json
 
 VERSION = 5
 

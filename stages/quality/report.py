@@ -11,10 +11,9 @@ from data import Dataset
 from stages import Planned, software_versions
 from stages.quality.measured import Measures, Values
 from stages.workspace import Run, computed
-from wsss.artifacts import canonical_json
 from wsss.config import Config, to_tree
 from wsss.files import file_sha256, set_aside, write_text
-from wsss.json_files import signed_json, signed_tail
+from wsss.json_files import canonical_json, signed_json, signed_tail
 from wsss.weights import weights_identity
 
 SCHEMA = 1

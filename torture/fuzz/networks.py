@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.artifacts import Artifact, Stamp, write_artifact
+from wsss.artifacts import Artifact, write_artifact
+from wsss.stamp import Stamp
 
 Attempt = Callable[[], object]
 STAMP = Stamp(
