@@ -20,7 +20,7 @@ from benchmarks.rows import Row, read, table
 
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "cams": ("benchmarks.cams",),
-    "refine": ("benchmarks.refine", "--images", "60"),
+    "refine": ("benchmarks.refine", "--images", "200"),
     "training_data": ("benchmarks.training_data",),
     "training_step": ("benchmarks.training_step",),
     "unchanged_run": ("benchmarks.unchanged_run", "--scale", "0.1"),

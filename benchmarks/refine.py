@@ -1,6 +1,6 @@
 """Stage `refine` with one process and with two, against the published protocol, from the same CAMs.
 
-    python -m benchmarks.refine --images 100
+    python -m benchmarks.refine --images 200
 
 The reference is what the IRN line of repositories does, written plainly, in one process: two CRFs an image on labels,
 one from a high background score (confident foreground, 0.30), one from a low one (confident background, 0.05); what

@@ -31,6 +31,6 @@ class ReleasedHead(nn.Module):
 
 def with_released_heads(network: MultiExitNetwork, classes: int) -> MultiExitNetwork:
     """Put the released heads in place of the network's exits; ``classes`` counts background."""
-    channels = network.plain.backbone.channels
+    channels = network.plain.channels
     network.exits = nn.ModuleList(ReleasedHead(channels[index], classes) for index in network.blocks)
     return network
