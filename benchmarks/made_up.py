@@ -3,7 +3,6 @@
 Every photograph is the same small file under another name, and results are few: making them up costs little.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -20,6 +19,7 @@ from stages.quality.measure import place_of, scored_images
 from stages.quality.measuring import measured_artifact
 from wsss.artifacts import Arrays, write_artifact
 from wsss.files import write_text
+from wsss.json_files import sealed_json
 from wsss.metrics import THRESHOLDS
 
 SIZE = (24, 32)
@@ -78,7 +78,7 @@ def _measure_some(session: Session, planned: Planned) -> None:
             values[key] = (column * (len(ids) // len(few) + 1))[: len(ids)]
     values |= {"images": len(ids), "scored_images": len(ids), "per_image.id": ids}
     place = place_of(planned, session.config, session.dataset, session.workspace.root)
-    write_text(place.path, json.dumps(values, ensure_ascii=False, allow_nan=False))
+    write_text(place.path, sealed_json(values))
 
 
 def _many_links(root: Path, scale: float) -> None:
