@@ -32,6 +32,7 @@ from benchmarks.cost_model import (
     per_image,
     readable_bytes,
 )
+from benchmarks.rows import Row, report
 from benchmarks.scaling_runs import MIB, Usage, whole_run
 
 BAR = 1.1
@@ -158,19 +159,29 @@ def extrapolation(seconds: Mapping[str, Cost], sizes: Mapping[str, Cost]) -> str
     return "\n".join(rows)
 
 
-def write_json(path: Path, calibrated: Found, runs: Found) -> None:
+def figures(calibrated: Found, runs: Found) -> dict[str, Any]:
     """All that was measured; `read_json` gives it back."""
-    content = {
+    return {
         name: [{"workload": asdict(workload), "usage": {key: asdict(value) for key, value in usage.items()}}
                for workload, usage in found]
         for name, found in (("calibration", calibrated), ("runs", runs))
     }  # fmt: skip
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def memory_rows(runs: Found) -> list[Row]:
+    """Peak memory of the largest size over the smallest, by command."""
+    ordered = sorted(runs, key=lambda run: run[0].images)
+    (few, smallest), (many, largest) = ordered[0], ordered[-1]
+    what = f"peak memory, {many.images} images over {few.images}"
+    return [
+        Row(f"{command}: {what}", largest[command].peak / smallest[command].peak, "x", BAR, at_least=False)
+        for command in COMMANDS
+    ]
 
 
 def read_json(path: Path) -> tuple[Found, Found]:
-    """Calibration and runs of `write_json`."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    """Calibration and runs from the file of an earlier ``--json``."""
+    content = json.loads(path.read_text(encoding="utf-8"))["figures"]
 
     def found(name: str) -> Found:
         return [
@@ -212,7 +223,7 @@ def main() -> None:
         "--calibration",
         type=int,
         nargs="*",
-        default=[16, 52],
+        default=[52, 160],
         metavar="N",
         help="two sizes, or none: memory alone",
     )
@@ -227,9 +238,8 @@ def main() -> None:
         return
     calibrated = measured(calibration(*options.calibration) if options.calibration else [], options.set)
     runs = measured([sized(images) for images in options.images], options.set)
-    if options.json:
-        write_json(options.json, calibrated, runs)
     show(calibrated, runs)
+    report(memory_rows(runs), figures(calibrated, runs), options.json)
 
 
 if __name__ == "__main__":

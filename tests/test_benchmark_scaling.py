@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.cost_model import BYTES, COMMANDS, SECONDS, Cost, Workload, fit, per_image, readable_bytes
-from benchmarks.scaling import calibration, extrapolation, memory_table, read_json, sized, write_json
+from benchmarks.rows import report
+from benchmarks.scaling import (
+    calibration,
+    extrapolation,
+    figures,
+    memory_rows,
+    memory_table,
+    read_json,
+    sized,
+)
 from benchmarks.scaling_runs import MIB, Usage, make_data
 from data import open_dataset
 from wsss.config import DataConfig
@@ -80,11 +89,12 @@ def test_the_memory_table_marks_what_grows() -> None:
     ]
     table = memory_table(runs)
     assert "| cams | 1.150 (above 1.1) | 1.000 | 1.000 |" in table
+    assert [row.passed for row in memory_rows(runs)] == [False] * len(COMMANDS)
 
 
 def test_figures_are_read_as_they_were_written(tmp_path: Path) -> None:
     runs = [(sized(40), {command: usage(1.0) for command in COMMANDS})]
-    write_json(tmp_path / "figures.json", [], runs)
+    report(memory_rows(runs), figures([], runs), tmp_path / "figures.json")
     assert read_json(tmp_path / "figures.json") == ([], runs)
 
 
