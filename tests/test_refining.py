@@ -96,7 +96,7 @@ def test_workers_do_not_matter_and_no_process_is_started(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a pool of processes")
 
-    monkeypatch.setattr("stages.refine.WorkerPool", refuse)
+    monkeypatch.setattr("stages.refine.ServingPool", refuse)
     again = refined(data, tmp_path, "run.workers=3")
     assert again.planned["refine"].path.name == session.planned["refine"].path.name
     assert again.planned["refine"].path.read_bytes() == session.planned["refine"].path.read_bytes()
