@@ -142,7 +142,14 @@ def test_a_model_of_another_program_is_refused(
     del loaded.metadata_props[:]
     onnx.save(loaded, tmp_path / "foreign.onnx")
     (tmp_path / "text.onnx").write_text("no model")
-    for name, part in (("foreign.onnx", "lacks the metadata"), ("text.onnx", "cannot be loaded")):
+    whole = model.read_bytes()
+    (tmp_path / "damaged.onnx").write_bytes(whole.replace(b'"square"', b'"squ\xffre"'))
+    assert (tmp_path / "damaged.onnx").read_bytes() != whole
+    for name, part in (
+        ("foreign.onnx", "lacks the metadata"),
+        ("text.onnx", "cannot be loaded"),
+        ("damaged.onnx", "its metadata is damaged"),
+    ):
         command = [
             "predict",
             "--onnx",

@@ -45,7 +45,10 @@ class OnnxNetwork:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime raises its own kinds, which share no base
             raise UserError(f"--onnx {path}: cannot be loaded ({_reason(error)})") from None
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        try:
+            self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        except UnicodeDecodeError as error:
+            raise UserError(f"--onnx {path}: its metadata is damaged ({error}); export it again") from None
         if self.metadata.get("wsss") != METADATA_SCHEMA:
             raise UserError(
                 f"--onnx {path}: lacks the metadata of this program (wsss = {METADATA_SCHEMA}); "
