@@ -14,6 +14,8 @@ _NO_MEMORY = (
     "out of memory",
     "can't allocate memory",
     "cannot allocate memory",
+    "could not create a primitive",  # oneDNN, where it gets no memory for a convolution
+    "failed to map segment",  # of a library, where a limit is too low to load it
     "unable to allocate",
     "bad_alloc",
 )

@@ -33,6 +33,8 @@ from wsss.errors import UserError
             "ValueError: z;",
         ),
         (RuntimeError("CUDA out of memory. Tried to allocate"), "smaller batch"),
+        (RuntimeError("could not create a primitive"), "not enough memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "not enough memory"),
         (DamagedArtifactError("a.h5: damaged"), "compute it anew"),
         (UserError("mend this"), "mend this"),
         (KeyError("x"), "--debug"),
