@@ -27,7 +27,7 @@ help:
 	@echo "             (more arguments for it: make demo ARGS=\"--set refine.preset=psa\")"
 	@echo "make test    all checks: ruff, mypy, pytest (options: make test PYTEST_ARGS=\"-k metrics -x\")"
 	@echo "make torture faults, damage, kills and hostile files for 20 minutes (options: TORTURE_ARGS=\"kill --seed 1\")"
-	@echo "make bench   every benchmark beside its plain reference, about 20 minutes (options: BENCH_ARGS=\"cams refine\")"
+	@echo "make bench   every benchmark beside its plain reference, about half an hour (options: BENCH_ARGS=\"cams refine\")"
 	@echo "make lint    ruff and mypy only"
 	@echo "make venv    install only (venv-dev: with the development tools)"
 	@echo "make lock    write requirements.txt and requirements-dev.txt anew from pyproject.toml"

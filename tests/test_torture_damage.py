@@ -34,4 +34,4 @@ def test_killed_runs_end_in_the_same_bits(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_asked_to_stop_says_how_to_go_on(tiny: Tiny, tmp_path: Path) -> None:
-    assert stopped(tiny, tmp_path, signal.SIGTERM, 0.5, patience=300) == []
+    assert stopped(tiny, tmp_path, signal.SIGTERM, 0.5, patience=60) == []

@@ -55,4 +55,4 @@ def test_a_pool_with_a_dead_worker_ends_the_others() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_stops_at_a_safe_point(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C at a terminal; the worker that loads images is starting."""
-    assert stopped(make_tiny(tmp_path / "data"), tmp_path, number, 0.3, everybody=True, patience=300) == []
+    assert stopped(make_tiny(tmp_path / "data"), tmp_path, number, 0.3, everybody=True, patience=60) == []
