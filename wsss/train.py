@@ -22,6 +22,7 @@ from wsss import processes
 from wsss.artifacts import Artifact, DamagedArtifactError, write_artifact
 from wsss.compiling import compiled
 from wsss.config import TrainConfig
+from wsss.depthwise import quick_depthwise
 from wsss.device import autocast
 from wsss.errors import UserError, listed
 from wsss.files import is_sealed
@@ -216,7 +217,7 @@ class Criterion(nn.Module):
         images = batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         tags = batch.tags.to(self.device, non_blocking=True)
         labels = None if batch.labels is None else batch.labels.to(self.device, non_blocking=True)
-        with autocast(self.device, self.precision):
+        with autocast(self.device, self.precision), quick_depthwise(self.device):
             outputs = self.outputs(images)
         terms = self.job.objective(outputs, tags, labels, progress)
         if processes.count() == 1:

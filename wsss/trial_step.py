@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from wsss.config import SegmentConfig, TrainConfig
+from wsss.depthwise import quick_depthwise
 from wsss.device import autocast
 from wsss.losses import IGNORE
 from wsss.networks import MultiExitNetwork, PlainNetwork
@@ -60,7 +61,7 @@ def training_step(
     set_learning_rate(optimizer, config, PROGRESS)
 
     def step() -> None:
-        with autocast(device, precision):
+        with autocast(device, precision), quick_depthwise(device):
             outputs = network(batch.images)
         terms = loss_terms(
             outputs, batch.tags, batch.labels, config=config, weight_seg=weight_seg, progress=PROGRESS

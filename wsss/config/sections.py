@@ -253,7 +253,7 @@ class RunConfig:
         -1, "helper processes for loading and the CRF; -1: by the machine", low=-1, high=512
     )
     precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto", "auto: bf16 where the device computes it natively"
+        "auto", "auto: bf16 where the device computes it quicker than fp32"
     )
     compile: bool = option(
         False,
