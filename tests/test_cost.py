@@ -108,7 +108,7 @@ def test_loss_and_gradient_equal_interpolate_and_cross_entropy(
     got = maps.clone().requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(upsampled_loss, "PIECE_CPU", piece)
-        loss = upsampled_cross_entropy(got, labels, ignore=255)
+        (loss,) = upsampled_cross_entropy([got], labels, ignore=255)
     reference = slow(wanted, labels)
     (3 * reference).backward()  # type: ignore[no-untyped-call]
     (3 * loss).backward()  # type: ignore[no-untyped-call]
@@ -120,23 +120,42 @@ def test_loss_and_gradient_equal_interpolate_and_cross_entropy(
 
 def test_loss_of_far_apart_logits_is_finite_and_exact() -> None:
     maps = torch.tensor([[[[0.0]], [[300.0]]]]).requires_grad_()
-    loss = upsampled_cross_entropy(maps, torch.zeros(1, 1, 1, dtype=torch.long), ignore=255)
+    (loss,) = upsampled_cross_entropy([maps], torch.zeros(1, 1, 1, dtype=torch.long), ignore=255)
     loss.backward()  # type: ignore[no-untyped-call]
     assert float(loss.detach()) == 300
     assert maps.grad is not None
     assert maps.grad.flatten().tolist() == [-1, 1]
 
 
+def test_loss_between_far_apart_cells_is_exact() -> None:
+    """Halfway between two cells that are sure of different classes, every logit is far below either cell's largest."""
+    maps = torch.tensor([[[[0.0, -400.0]], [[-400.0, 0.0]], [[-400.0, -400.0]]]]).requires_grad_()
+    labels = torch.zeros(1, 1, 3, dtype=torch.long)
+    (loss,) = upsampled_cross_entropy([maps], labels, ignore=255)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert float(loss.detach()) == pytest.approx(float(slow(maps.detach(), labels)), rel=1e-6)
+    assert maps.grad is not None
+    assert maps.grad.isfinite().all()
+
+
+def test_maps_share_their_labels() -> None:
+    maps = [torch.randn(2, 3, side, side) for side in (2, 5)]
+    labels = torch.randint(0, 3, (2, 9, 9))
+    for loss, single in zip(upsampled_cross_entropy(maps, labels, ignore=255), maps, strict=True):
+        assert float(loss) == pytest.approx(float(slow(single, labels)), rel=1e-5)
+
+
 def test_loss_of_a_map_that_is_not_finite_says_so() -> None:
     maps = torch.tensor([[[[0.0]], [[float("nan")]]]])
-    assert not upsampled_cross_entropy(maps, torch.zeros(1, 1, 1, dtype=torch.long), ignore=255).isfinite()
+    (loss,) = upsampled_cross_entropy([maps], torch.zeros(1, 1, 1, dtype=torch.long), ignore=255)
+    assert not loss.isfinite()
 
 
 def test_loss_is_float32_from_bfloat16_under_autocast_with_a_gradient_of_the_map() -> None:
     maps = torch.randn(2, 3, 4, 4).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
     labels = torch.randint(0, 3, (2, 9, 9))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = upsampled_cross_entropy(maps, labels, ignore=255)
+        (loss,) = upsampled_cross_entropy([maps], labels, ignore=255)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.dtype == torch.float32
     assert float(loss.detach()) == pytest.approx(float(slow(maps.detach().float(), labels)), rel=1e-5)

@@ -26,11 +26,11 @@ FORMS = [
 ]
 
 
-class _Recorded(TorchDispatchMode):
+class _Recorded(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """(dtype, dilation) of every convolution that is computed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[tuple[torch.dtype, list[int]]] = []
 
     def __torch_dispatch__(

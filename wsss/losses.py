@@ -72,8 +72,8 @@ def segmentation_loss(class_maps: Sequence[Tensor], labels: Tensor, *, weight_ex
     """
     target = labels.long()
     counted = (target != IGNORE).sum().clamp(min=1)
-    losses = [upsampled_cross_entropy(maps, target, ignore=IGNORE) / counted for maps in class_maps]
-    return _over_exits(losses, weight_exits)
+    sums = upsampled_cross_entropy(class_maps, target, ignore=IGNORE)
+    return _over_exits([each / counted for each in sums], weight_exits)
 
 
 def self_regulation_f(
