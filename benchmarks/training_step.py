@@ -170,15 +170,14 @@ def main() -> None:
 
 
 def rows(result: dict[str, Any]) -> list[Row]:
-    """What the figures are held against; a bar stands for the network that `conv` presets use."""
+    """What the figures are held against."""
     name, ours = result["case"], result["variants"][FULL]
-    bar = None if "ushape" in name else BAR
     return [
         Row(
             f"{name}: step with self-regulation over the plain one",
             ours["step_ratio"],
             "x",
-            bar,
+            BAR,
             at_least=False,
         ),
         Row(f"{name}: deployed network's time over the plain one's", result["inference_ratio"], "x"),

@@ -100,6 +100,11 @@ def test_segmentation_networks_have_a_background_channel(kind: str) -> None:
     assert isinstance(network.head, AsppHead if kind == "aspp" else LightHead)
 
 
+@pytest.mark.parametrize(("channels", "width", "expected"), [(4, 8, 4), (16, 8, 8), (8, 8, 8)])
+def test_exit_heads_are_no_wider_than_their_block(channels: int, width: int, expected: int) -> None:
+    assert ExitHead(channels, 8, 3, width).classifier.in_channels == expected
+
+
 def test_exit_head_of_one_pixel_maps() -> None:
     head = ExitHead(CHANNELS[0], 2, 3, 8)
     for images in (1, 2):

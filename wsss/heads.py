@@ -126,11 +126,15 @@ class PixelHead(nn.Module):
 
 
 class ExitHead(nn.Module):
-    """The classifier and segmenter of a block that is not the last: pool to stride 8, 1x1 reduce, 3x3, 1x1 to C."""
+    """The classifier and segmenter of a block that is not the last: pool to stride 8, 1x1 reduce, 3x3, 1x1 to C.
+
+    Its width is that of a narrower block: what reduces is not there to enlarge.
+    """
 
     def __init__(self, channels: int, stride: int, classes: int, width: int) -> None:
         super().__init__()
         self.pooling = max(1, EXIT_STRIDE // stride)
+        width = min(width, channels)
         self.body = nn.Sequential(_conv_norm_relu(channels, width, 1), _conv_norm_relu(width, width, 3))
         self.classifier = nn.Conv2d(width, classes, 1)
 

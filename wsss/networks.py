@@ -78,7 +78,7 @@ class MultiExitNetwork(nn.Module):
         classes: channels of every class map.
         exits: blocks that get an exit, 1 = shallowest; a decoder's are counted on from the encoder's. The last
             block may be named or not. Empty: all blocks.
-        width: channels inside an exit head.
+        width: channels inside an exit head; fewer where its block has fewer.
         project: channels of the projected feature maps (``sr_maps="features"``); 0 for none.
 
     Raises:

@@ -67,7 +67,9 @@ def _loss_and_gradient(maps: Tensor, index: Tensor, counted: Tensor) -> tuple[Te
     down, across = _taps(h, H, maps), _taps(w, W, maps)  # (h, H), (w, W)
     # The same for all classes, so nothing changes but that no pixel's logit is above 0: cells are cheaper to shift.
     maps = maps - maps.amax(1, keepdim=True)
-    steep = maps.device.type != "cpu" or bool(maps.amin() < -STEEP)  # an accelerator would have to be waited for
+    steep = maps.device.type != "cpu" or bool(
+        maps.amin() < -STEEP
+    )  # an accelerator would have to be waited for
     images, rows = _piece(C, H, W, maps.device)
     loss, gradient = maps.new_zeros(()), torch.empty_like(maps)
     for first in range(0, B, images):

@@ -81,7 +81,12 @@ class TrainConfig:
         "own head; empty: all",
         low=1,
     )
-    exit_channels: int = option(64, "width of an exit head after its 1x1 reduction", low=8, high=1024)
+    exit_channels: int = option(
+        64,
+        "width of an exit head after its 1x1 reduction; that of its block where this is less",
+        low=8,
+        high=1024,
+    )
 
     long_side: tuple[int, int] = option(
         (320, 640), "pixels of the long side, drawn anew for each view", low=8, high=8192, length=2
