@@ -26,7 +26,7 @@ from data import Sample
 from data.images import read_image
 from stages.cams import compute
 from stages.context import Context
-from stages.fitting import load_deployed
+from stages.fitting import load_multi_exit
 from wsss.artifacts import Artifact
 from wsss.cams import cam_grid
 from wsss.metrics import SeedCounts
@@ -66,7 +66,8 @@ def measure(samples: Sequence[Sample], context: Context, labels: int) -> dict[st
     """Both ways on the same photographs: times, bytes, seeds, distance of the maps."""
     folder = context.output.parent
     device = torch.device("cpu")
-    network = load_deployed(context.inputs["classify"], context.config.classify, labels - 1, device)
+    trained = load_multi_exit(context.inputs["classify"], context.config.classify, labels - 1, device)
+    network = trained.deploy()  # its BatchNorm not folded, as published
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     started = time.perf_counter()
     for index, sample in enumerate(samples):
