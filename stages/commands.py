@@ -17,6 +17,10 @@ from stages.workspace import Run, Workspace, computed, prune
 from wsss import processes
 from wsss.config import Config, TrainConfig, load_config, to_toml, to_tree
 from wsss.errors import UserError
+from wsss.workers import pool_workers, require_descriptors
+
+SPARE_DESCRIPTORS = 8
+"""Open files that a run has later and not yet when it begins: artifacts, pipes of earlier workers."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,9 @@ def compute_missing(session: Session) -> list[str]:
     """Compute every stage that is not cached; after each, bring the report up to date. Returns what was computed."""
     if not processes.leads():
         return [item.name for item in session.planned.values() if _execute(session, item, force=False)]
+    if not all(item.cached for item in session.planned.values()):
+        # Before hours go by, not in their middle.
+        require_descriptors(pool_workers(session.config.run), spare=SPARE_DESCRIPTORS)
     session.run.announce(session.planned)
     fresh = []
     unsaid = False  # whether the report may lack a cached stage: it is told before hours go by

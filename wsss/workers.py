@@ -7,6 +7,7 @@ leave both to their parent, from their first instruction on: it stops at a safe 
 import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
@@ -17,12 +18,17 @@ from multiprocessing import get_context, resource_tracker
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from wsss.config import RunConfig
+from wsss.errors import UserError
 from wsss.processes import local_count
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_DESCRIPTORS = 16
+"""Open files that a command with workers needs for itself: data, artifacts, starting a process."""
+_DESCRIPTORS_EACH = 10
+"""And for each worker: its pipes, and the tensors that are on their way from it."""
 # Only Linux tells a worker who sent SIGTERM; elsewhere it must be able to end it.
 _LEFT_TO_PARENT = {signal.SIGINT, signal.SIGTERM} if sys.platform == "linux" else {signal.SIGINT}
 
@@ -36,6 +42,7 @@ class WorkerPool(ProcessPoolExecutor):
     """
 
     def __init__(self, workers: int, prepare: Callable[[], None] | None = None) -> None:
+        require_descriptors(workers)
         # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
         super().__init__(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(prepare,))
 
@@ -89,6 +96,35 @@ def shielded() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def require_descriptors(workers: int, *, spare: int = 0) -> None:
+    """Make sure that the system allows as many open files as work with this many processes takes.
+
+    Where they run out in the middle, threads of libraries that nobody can catch die of it, in the workers too: this
+    process would wait for ever.
+
+    Args:
+        workers: processes.
+        spare: more that will be in use by the time that they start.
+
+    Raises:
+        UserError: it does not.
+    """
+    wanted = _DESCRIPTORS + _DESCRIPTORS_EACH * workers + spare
+    found: list[int] = []
+    try:
+        while len(found) < wanted:
+            found.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        raise UserError(
+            f"too few open files are allowed here (`ulimit -n` is {limit}, worker processes: {workers}, "
+            f"{wanted - len(found)} more are needed); raise the limit (`ulimit -n 4096`) or lower run.workers"
+        ) from None
+    finally:
+        for descriptor in found:
+            os.close(descriptor)
 
 
 def pool_workers(config: RunConfig) -> int:
