@@ -100,11 +100,11 @@ def test_each_worker_needs_open_files_of_its_own() -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
     try:
-        require_descriptors(4)
+        require_descriptors(loading=4, pool=20)
         with pytest.raises(UserError, match="worker processes: 20"):
-            require_descriptors(20)
-        with pytest.raises(UserError, match="worker processes: 4"):
-            require_descriptors(4, spare=150)
+            require_descriptors(loading=20)
+        with pytest.raises(UserError, match="worker processes: 60"):
+            require_descriptors(pool=60, later=20)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 

@@ -19,7 +19,7 @@ from torture.tiny import Tiny, hashes, leftovers, undisturbed
 
 LINES = 3
 """Lines that the message may have."""
-DESCRIPTORS = (8, 15, 20, 29, 40)
+DESCRIPTORS = (8, 15, 20, 29, 48)
 """Limits of open files: far too few, and on both sides of what is enough."""
 HANGING = 120.0
 """Seconds after which a run under a fault is taken to hang."""

@@ -27,8 +27,10 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _DESCRIPTORS = 16
 """Open files that a command with workers needs for itself: data, artifacts, starting a process."""
-_DESCRIPTORS_EACH = 10
-"""And for each worker: its pipes, and the tensors that are on their way from it."""
+_OF_POOL = 3
+"""And for each worker of a pool: its pipes."""
+_OF_LOADING = 10
+"""And for each that loads images: its pipes, and the tensors that are on their way from it."""
 # Only Linux tells a worker who sent SIGTERM; elsewhere it must be able to end it.
 _LEFT_TO_PARENT = {signal.SIGINT, signal.SIGTERM} if sys.platform == "linux" else {signal.SIGINT}
 
@@ -42,7 +44,7 @@ class WorkerPool(ProcessPoolExecutor):
     """
 
     def __init__(self, workers: int, prepare: Callable[[], None] | None = None) -> None:
-        require_descriptors(workers)
+        require_descriptors(pool=workers)
         # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
         super().__init__(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(prepare,))
 
@@ -98,20 +100,21 @@ def shielded() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def require_descriptors(workers: int, *, spare: int = 0) -> None:
-    """Make sure that the system allows as many open files as work with this many processes takes.
+def require_descriptors(*, pool: int = 0, loading: int = 0, later: int = 0) -> None:
+    """Make sure that the system allows as many open files as work with worker processes takes.
 
     Where they run out in the middle, threads of libraries that nobody can catch die of it, in the workers too: this
     process would wait for ever.
 
     Args:
-        workers: processes.
-        spare: more that will be in use by the time that they start.
+        pool: processes of a pool.
+        loading: processes that load images.
+        later: more files that will be open by the time that they start.
 
     Raises:
         UserError: it does not.
     """
-    wanted = _DESCRIPTORS + _DESCRIPTORS_EACH * workers + spare
+    wanted = _DESCRIPTORS + _OF_POOL * pool + _OF_LOADING * loading + later
     found: list[int] = []
     try:
         while len(found) < wanted:
@@ -119,7 +122,7 @@ def require_descriptors(workers: int, *, spare: int = 0) -> None:
     except OSError:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         raise UserError(
-            f"too few open files are allowed here (`ulimit -n` is {limit}, worker processes: {workers}, "
+            f"too few open files are allowed here (`ulimit -n` is {limit}, worker processes: {max(pool, loading)}, "
             f"{wanted - len(found)} more are needed); raise the limit (`ulimit -n 4096`) or lower run.workers"
         ) from None
     finally:
