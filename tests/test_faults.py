@@ -76,11 +76,13 @@ def test_toml_beyond_all_bounds_is_named(tmp_path: Path, text: str) -> None:
         load_config(tmp_path / "c.toml")
 
 
-@pytest.mark.parametrize("limit", [8, 20])
-def test_too_few_open_files_are_refused_before_anything_is_computed(tmp_path: Path, limit: int) -> None:
+@pytest.mark.parametrize(("limit", "workers"), [(8, 1), (20, 1), (20, 0)])
+def test_too_few_open_files_are_refused_before_anything_is_computed(
+    tmp_path: Path, limit: int, workers: int
+) -> None:
     data = make_folder_tree(tmp_path / "data", n_train=3, n_val=1)
     command = [sys.executable, str(ROOT / "run_pipeline.py"), "run", "--workspace", str(tmp_path / "ws")]
-    for setting in (f"data.root={data.root}", *SETTINGS, "run.workers=1"):
+    for setting in (f"data.root={data.root}", *SETTINGS, f"run.workers={workers}"):
         command += ["--set", setting]
     ended = subprocess.run(
         command,
