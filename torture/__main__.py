@@ -25,10 +25,10 @@ from torture.tiny import Tiny, make_tiny, undisturbed
 PARTS = ("faults", "fuzz", "damage", "kill")
 LANES: tuple[dict[str, float], ...] = (
     {"faults": 0.45, "kill": 0.55},
-    {"fuzz": 0.25, "damage": 0.4, "kill": 0.35},
+    {"fuzz": 0.2, "damage": 0.3, "kill": 0.5},
 )
 """What each lane does, in order, and its share of the time; what a part leaves goes to the next."""
-KILLS = (0.6, 0.4)
+KILLS = (0.45, 0.55)
 """Each lane's share of the kills. The lanes differ in the number of workers that load images: 1 and 0."""
 CLOSING = 25.0
 """Seconds kept for what ends a part: the last run is finished and compared."""
