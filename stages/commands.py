@@ -15,12 +15,9 @@ from stages.quality.wording import result
 from stages.tables import aligned, human_bytes, human_seconds
 from stages.workspace import Run, Workspace, computed, prune
 from wsss import processes
-from wsss.config import Config, RunConfig, TrainConfig, load_config, to_toml, to_tree
+from wsss.config import Config, TrainConfig, load_config, to_toml, to_tree
 from wsss.errors import UserError
-from wsss.workers import loader_workers, pool_workers, require_descriptors
-
-OPEN_LATER = 8
-"""Open files that a run has later and not yet when it begins: artifacts, what earlier workers left."""
+from wsss.workers import require_descriptors_of_run
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ def compute_missing(session: Session) -> list[str]:
     if not processes.leads():
         return [item.name for item in session.planned.values() if _execute(session, item, force=False)]
     if not all(item.cached for item in session.planned.values()):
-        _require_descriptors(session.config.run)
+        require_descriptors_of_run(session.config.run)
     session.run.announce(session.planned)
     fresh = []
     unsaid = False  # whether the report may lack a cached stage: it is told before hours go by
@@ -299,12 +296,6 @@ def _finish(session: Session, fresh: Sequence[str], *, tensorboard: bool) -> Non
     if subject.measures:
         print(f"report:   {report_paths(session.run)[0]}")
     _events(subject, tensorboard)
-
-
-def _require_descriptors(config: RunConfig) -> None:
-    """Refuse too few open files before hours go by, not in their middle."""
-    loading = loader_workers(config, accelerator=True)  # where most are used
-    require_descriptors(pool=pool_workers(config), loading=loading, later=OPEN_LATER)
 
 
 def _require(tensorboard: bool) -> None:

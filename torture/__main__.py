@@ -52,7 +52,7 @@ class Lane:
 
     @property
     def seed(self) -> int:
-        """Of its own."""
+        """Of its own damage and kills."""
         return 2 * int(self.options.seed) + self.number
 
 
@@ -79,7 +79,8 @@ def main() -> int:
     lanes = [number for number, shares in enumerate(LANES) if shares.keys() & set(options.parts)]
     command = [sys.executable, "-m", "torture", *map(str, given), "--lane"]
     processes = [subprocess.Popen([*command, str(number)]) for number in lanes]
-    return max(process.wait() != 0 for process in processes)
+    statuses = [process.wait() for process in processes]
+    return 1 if any(statuses) else 0
 
 
 def _run_lane(options: argparse.Namespace) -> int:

@@ -31,6 +31,8 @@ _OF_POOL = 3
 """And for each worker of a pool: its pipes."""
 _OF_LOADING = 10
 """And for each that loads images: its pipes, and the tensors that are on their way from it."""
+_LATER = 8
+"""Open files that a run has later and not yet when it begins: artifacts, what earlier workers left."""
 # Only Linux tells a worker who sent SIGTERM; elsewhere it must be able to end it.
 _LEFT_TO_PARENT = {signal.SIGINT, signal.SIGTERM} if sys.platform == "linux" else {signal.SIGINT}
 
@@ -128,6 +130,12 @@ def require_descriptors(*, pool: int = 0, loading: int = 0, later: int = 0) -> N
     finally:
         for descriptor in found:
             os.close(descriptor)
+
+
+def require_descriptors_of_run(config: RunConfig) -> None:
+    """Do so for all stages of a run: before hours go by, not in their middle. Raises UserError."""
+    loading = loader_workers(config, accelerator=True)  # where most are used
+    require_descriptors(pool=pool_workers(config), loading=loading, later=_LATER)
 
 
 def pool_workers(config: RunConfig) -> int:
