@@ -25,7 +25,7 @@ from torture.tiny import Tiny, make_tiny, undisturbed
 PARTS = ("faults", "fuzz", "damage", "kill")
 LANES: tuple[dict[str, float], ...] = (
     {"faults": 0.45, "kill": 0.55},
-    {"fuzz": 0.2, "damage": 0.3, "kill": 0.5},
+    {"fuzz": 0.3, "damage": 0.3, "kill": 0.4},
 )
 """What each lane does, in order, and its share of the time; what a part leaves goes to the next."""
 KILLS = (0.45, 0.55)
