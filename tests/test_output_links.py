@@ -1,5 +1,6 @@
 """Symbolic links in folders of results: nothing is written, or removed, outside of them."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,19 +92,17 @@ def test_predict_writes_through_no_link(
 def test_export_writes_through_no_link(
     product: Product, tmp_path: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], usual: bool
 ) -> None:
-    run = product.workspace / "tiny"
-    link = run / "export" if usual else tmp_path / "out" / "ImageSets"  # written last
+    workspace = tmp_path / "ws"
+    shutil.copytree(product.workspace, workspace, ignore=shutil.ignore_patterns("export"))
+    link = workspace / "tiny" / "export" if usual else tmp_path / "out" / "ImageSets"  # written last
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(elsewhere)
-    arguments = product.arguments("export", "tiny", "--format", "voc", "--from", "masks")
+    arguments = ["export", "tiny", "--format", "voc", "--from", "masks", "--workspace", str(workspace)]
     arguments += [] if usual else ["--out", str(tmp_path / "out")]
-    try:
-        assert main([*arguments, "--force"]) == EXIT_USER_ERROR
-    finally:
-        link.unlink()
+    assert main([*arguments, "--force"]) == EXIT_USER_ERROR
     assert f"{link} -> {elsewhere}" in capsys.readouterr().err
     assert untouched(elsewhere)
-    assert usual or list(link.parent.iterdir()) == []
+    assert usual or list(link.parent.iterdir()) == [link]
 
 
 def test_export_replaces_a_link_and_not_what_it_leads_to(
@@ -139,15 +138,12 @@ def test_a_workspace_with_a_link_out_of_it_is_refused(
 
 
 def test_a_log_that_is_a_link_is_not_followed(
-    product: Product, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+    product: Product, tmp_path: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = product.workspace / "tiny" / "log.jsonl"
-    kept = log.with_name("kept")
-    log.rename(kept)
+    workspace = shutil.copytree(product.workspace, tmp_path / "ws")
+    log = workspace / "tiny" / "log.jsonl"
+    log.unlink()
     log.symlink_to(elsewhere / "theirs")
-    try:
-        assert main(product.arguments("stage", "cams", "--force", "--name", "tiny")) == EXIT_FAULT
-    finally:
-        kept.replace(log)
+    assert main(["stage", "cams", "--force", "--name", "tiny", "--workspace", str(workspace)]) == EXIT_FAULT
     assert "remove the link" in capsys.readouterr().err
     assert untouched(elsewhere)
