@@ -4,6 +4,7 @@ The command line; what it does is in `stages.commands`.
 """
 
 import argparse
+import io
 import sys
 import traceback
 from pathlib import Path
@@ -28,6 +29,8 @@ EXIT_INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns 0, 1 (a fault of the program), 2 (something to mend) or 130 (interrupted)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what a terminal cannot show
     options = _options(arguments)
     interrupt.install()
     if options.command not in COOPERATING:
@@ -35,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         processes.alone()
     try:
+        _require_utf8()
         with processes.together():
             return _dispatch(options)
     except (interrupt.Interrupted, KeyboardInterrupt):
@@ -44,6 +48,16 @@ def main(arguments: list[str] | None = None) -> int:
         if options.debug:
             traceback.print_exc()
         return _explain(error)
+
+
+def _require_utf8() -> None:
+    """Refuse a locale in which the same file would have another name, and so another result."""
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":
+        raise UserError(
+            f"file names are taken for {encoding} in this locale, which lists of images are not; expected UTF-8: "
+            "set LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+        )
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

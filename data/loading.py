@@ -23,7 +23,7 @@ from wsss.errors import UserError
 from wsss.resize import resize_image, resize_labels, working_size
 from wsss.sampling import batch_indices
 from wsss.train import Batch
-from wsss.workers import serve_parent, shielded
+from wsss.workers import require_descriptors, serve_parent, shielded
 
 from torchvision.transforms.v2 import functional as TF  # isort: skip
 
@@ -150,6 +150,8 @@ def training_batches(views: TrainingViews, first: int, steps: int, workers: int)
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=serve_parent,
     )
+    if workers:
+        require_descriptors(loading=workers)
     try:
         with shielded():  # the workers start here
             batches = iter(loader)

@@ -17,6 +17,7 @@ from stages.workspace import Run, Workspace, computed, prune
 from wsss import processes
 from wsss.config import Config, TrainConfig, load_config, to_toml, to_tree
 from wsss.errors import UserError
+from wsss.workers import require_descriptors_of_run
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ def compute_missing(session: Session) -> list[str]:
     """Compute every stage that is not cached; after each, bring the report up to date. Returns what was computed."""
     if not processes.leads():
         return [item.name for item in session.planned.values() if _execute(session, item, force=False)]
+    if not all(item.cached for item in session.planned.values()):
+        require_descriptors_of_run(session.config.run)
     session.run.announce(session.planned)
     fresh = []
     unsaid = False  # whether the report may lack a cached stage: it is told before hours go by

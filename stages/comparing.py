@@ -24,6 +24,7 @@ from stages.workspace import Workspace
 from wsss.artifacts import Artifact
 from wsss.errors import UserError
 from wsss.files import write_text
+from wsss.output_folder import OutputFolder
 
 
 def run_compare(
@@ -58,7 +59,7 @@ def run_compare(
     reports = [load_report(path) for path in paths]
     names = _names(reports)
     pairs = pair_reports(reports, names, resamples=resamples)
-    page = out or paths[-1].parent / "compare.html"
+    page = out or _usual_page(paths[-1].parent)
     write_text(page, as_page(pairs, reports, names, _painter(paths, reports, names)))
     if print_json:
         print(json.dumps(as_json(pairs, reports), ensure_ascii=False, allow_nan=False))
@@ -72,6 +73,11 @@ def run_compare(
         # Not on standard output: --json has that to itself.
         print(f"worse by more than {fail_if_worse:g} points: {sentence}", file=sys.stderr)
     return not worse
+
+
+def _usual_page(folder: Path) -> Path:
+    """In the folder of a run, which must not be a link that leads out of the workspace."""
+    return OutputFolder(folder.parent).place(f"{folder.name}/compare.html")
 
 
 def _report_path(run: str, root: Workspace) -> Path:

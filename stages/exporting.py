@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from wsss.formats.labelstudio import labelling_config, labelstudio_json
 from wsss.formats.voc import voc_files, write_voc
 from wsss.interrupt import check
 from wsss.onnx_network import METADATA_SCHEMA
+from wsss.output_folder import OutputFolder
 from wsss.progress import progress_bar
 
 Unsure = Literal["keep", "decide"]
@@ -73,15 +75,21 @@ def run_export(request: ExportRequest) -> None:
         raise UserError("export: --from is missing; expected --from masks or --from predictions")
     source = open_source(run, request.source, request.split, decide=request.unsure == "decide")
     _check_ids(source.ids)
-    out = request.out or run.run.folder / "export" / f"{request.source}-{source.split}-{request.format}"
-    out = out.expanduser()
+    out = _folder(run, request, f"{request.source}-{source.split}-{request.format}")
     targets = _targets(request.format, source)
     _check_targets(out, targets, force=request.force)
     for note in source.notes:
         print(f"note: {note}")
     with progress_bar(len(source.ids), "export", "img") as bar:
         _write(request, source, _reported(source, bar), out)
-    print(f"{len(source.ids)} images, {request.source} of split {source.split}: {out / targets[0]}")
+    print(f"{len(source.ids)} images, {request.source} of split {source.split}: {out.root / targets[0]}")
+
+
+def _folder(run: FinishedRun, request: ExportRequest, usual: str) -> OutputFolder:
+    """Where the export goes: what the user names may be anywhere, the usual place is in the workspace."""
+    if request.out:
+        return OutputFolder(request.out.expanduser())
+    return OutputFolder(run.workspace.output.place(f"{run.name}/export/{usual}/"))
 
 
 def _targets(name: str, source: MaskSource) -> list[str]:
@@ -94,7 +102,9 @@ def _targets(name: str, source: MaskSource) -> list[str]:
     return [f"instances_{source.split}.json" if name == "coco" else f"segmentation_mask_{source.split}.zip"]
 
 
-def _write(request: ExportRequest, source: MaskSource, images: Iterator[LabelledImage], out: Path) -> None:
+def _write(
+    request: ExportRequest, source: MaskSource, images: Iterator[LabelledImage], out: OutputFolder
+) -> None:
     """Write one format; its list or its only file comes last, so what is not whole is not listed."""
     put, targets = partial(_put, out), _targets(request.format, source)
     if request.format == "voc":
@@ -106,7 +116,7 @@ def _write(request: ExportRequest, source: MaskSource, images: Iterator[Labelled
         }
         put(targets[0], coco_json(images, source.classes, info, instances=request.instances))
     elif request.format == "cvat":
-        with atomic_path(out / targets[0]) as temporary:
+        with atomic_path(out.place(targets[0])) as temporary:
             write_cvat(temporary, images, source.classes, instances=request.instances)
     else:
         tasks = labelstudio_json(
@@ -122,7 +132,7 @@ def _write(request: ExportRequest, source: MaskSource, images: Iterator[Labelled
 
 def _export_onnx(run: FinishedRun, request: ExportRequest) -> None:
     """Write ``model.onnx``; the imports of torch are worth seconds."""
-    out = (request.out or run.run.folder / "export" / "onnx").expanduser()
+    out = _folder(run, request, "onnx")
     _check_targets(out, ["model.onnx"], force=request.force)
     artifact = run.artifact("segment")
     artifact.close()
@@ -153,9 +163,10 @@ def _export_onnx(run: FinishedRun, request: ExportRequest) -> None:
         "RGB / 255, (batch, 3, height, width) float32; mean and std are subtracted and divided inside"
     )
     print("tracing the network (half a minute on two cores) ...", file=sys.stderr, flush=True)
-    _put(out, "model.onnx", onnx_model(network, texts).SerializeToString(deterministic=True))
-    digest = hashlib.sha256((out / "model.onnx").read_bytes()).hexdigest()[:16]
-    print(f"{len(artifact.classes)} classes and background, sha256 {digest}: {out / 'model.onnx'}")
+    content = onnx_model(network, texts).SerializeToString(deterministic=True)
+    _put(out, "model.onnx", content)
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    print(f"{len(artifact.classes)} classes and background, sha256 {digest}: {out.root / 'model.onnx'}")
 
 
 def _reported(source: MaskSource, bar: Any) -> Iterator[LabelledImage]:
@@ -187,8 +198,10 @@ def _check_ids(ids: Sequence[str]) -> None:
         )
 
 
-def _check_targets(out: Path, targets: Sequence[str], *, force: bool) -> None:
-    there = [str(out / target) for target in targets if (out / target).exists()]
+def _check_targets(out: OutputFolder, targets: Sequence[str], *, force: bool) -> None:
+    """Refuse to replace what is there, links that lead nowhere included, and to write out of the folder."""
+    out.hold(targets)
+    there = [str(out.root / target) for target in targets if os.path.lexists(out.root / target)]
     if there and not force:
         raise UserError(
             f"{len(there)} file(s) are there already: {listed(there, ', ')}; "
@@ -196,11 +209,11 @@ def _check_targets(out: Path, targets: Sequence[str], *, force: bool) -> None:
         )
 
 
-def _put(out: Path, name: str, content: bytes) -> None:
+def _put(out: OutputFolder, name: str, content: bytes) -> None:
     try:
-        with atomic_path(out / name) as temporary:
+        with atomic_path(out.place(name)) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
         raise UserError(
-            f"{out / name}: cannot be written ({error.strerror}); give another --out DIR"
+            f"{out.root / name}: cannot be written ({error.strerror}); give another --out DIR"
         ) from None

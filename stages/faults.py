@@ -27,6 +27,7 @@ _CAUSES = {
     errno.ENFILE: "too many open files on this machine: end other programs or lower run.workers",
     errno.EROFS: "the file system is read-only: give another --workspace DIR",
     errno.EACCES: "access is not allowed: correct the rights, or give another --workspace DIR",
+    errno.ELOOP: "a link stands where this program keeps a file of its own: remove the link",
     errno.ENOENT: "it was there when the run began and is gone: put it back",
 }
 

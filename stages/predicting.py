@@ -34,6 +34,7 @@ from wsss.errors import UserError, listed
 from wsss.interrupt import check
 from wsss.json_files import canonical_json
 from wsss.onnx_network import OnnxNetwork
+from wsss.output_folder import OutputFolder
 from wsss.overlay import encode_overlay
 from wsss.palette_png import encode_mask, mask_note
 from wsss.progress import progress_bar
@@ -98,8 +99,8 @@ def run_predict(request: PredictRequest) -> None:
         raise UserError(
             f"predict {request.inputs[0]}: no photographs given; expected files, folders or patterns"
         )
-    out = request.out.expanduser()
-    photographs, notes = find_photographs(items, out)
+    out = OutputFolder(request.out.expanduser())
+    photographs, notes = find_photographs(items, out.root)
     predictor, machine = _predictor(request)
     tags, tag_notes = read_tags(request.tags, photographs, predictor.classes)
     settings = _record(predictor, tagged=request.tags is not None)
@@ -116,7 +117,7 @@ def run_predict(request: PredictRequest) -> None:
         with pool as crf:
             _predict_all(own, job, predictor, crf, outcome, 2 * pool_workers(machine))
     written, kept, failed = processes.totals(outcome.written, outcome.kept, len(outcome.failures))
-    print(f"{written} predicted, {kept} there already, {failed} failed: {out}")
+    print(f"{written} predicted, {kept} there already, {failed} failed: {out.root}")
     outcome.raise_failures()
 
 
@@ -124,7 +125,7 @@ def run_predict(request: PredictRequest) -> None:
 class _Jobs:
     """Makes the job of a photograph."""
 
-    out: Path
+    out: OutputFolder
     settings: Mapping[str, Any]
     tags: Mapping[str, Sequence[int]]
     labels: int

@@ -1,6 +1,7 @@
 """The folder that `predict` writes to: a record of settings, masks that carry a note of their making, pictures."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,19 @@ from stages.photographs import Photograph
 from wsss.errors import UserError, listed
 from wsss.files import atomic_path, write_text
 from wsss.json_files import parse_json
+from wsss.output_folder import OutputFolder
 from wsss.palette_png import mask_note
 
 RECORD = "predict.json"
 
 
 def claim(
-    out: Path, settings: Mapping[str, Any], photographs: Sequence[Photograph], *, overlay: bool, force: bool
+    out: OutputFolder,
+    settings: Mapping[str, Any],
+    photographs: Sequence[Photograph],
+    *,
+    overlay: bool,
+    force: bool,
 ) -> None:
     """Make sure that nothing of another making is overwritten, and write the record of settings.
 
@@ -28,9 +35,11 @@ def claim(
         force: whatever is there may be replaced.
 
     Raises:
-        UserError: the folder holds masks made with other settings, or foreign files under names of results.
+        UserError: the folder holds masks made with other settings, foreign files under names of results, or links
+            that lead out of it.
     """
-    record = out / RECORD
+    out.hold(_mask_name(photograph) for photograph in photographs)
+    record = out.place(RECORD)
     if not force:
         before = _read_record(record)
         changed = differences(before, settings) if before is not None else []
@@ -48,17 +57,17 @@ def claim(
     try:
         write_text(record, json.dumps({"schema": 1, "settings": settings}, indent=1, ensure_ascii=False))
     except OSError as error:
-        raise UserError(f"--out {out}: not writable ({error.strerror}); give another folder") from None
+        raise UserError(f"--out {out.root}: not writable ({error.strerror}); give another folder") from None
 
 
-def mask_path(out: Path, photograph: Photograph) -> Path:
-    """Where a photograph's mask goes."""
-    return out / f"{photograph.id}.png"
+def mask_path(out: OutputFolder, photograph: Photograph) -> Path:
+    """Where a photograph's mask goes. Raises UserError where a link leads out of the folder."""
+    return out.place(_mask_name(photograph))
 
 
-def overlay_path(out: Path, photograph: Photograph) -> Path:
-    """Where its picture goes."""
-    return out / f"{photograph.id}.overlay.jpg"
+def overlay_path(out: OutputFolder, photograph: Photograph) -> Path:
+    """Where its picture goes. Raises as `mask_path`."""
+    return out.place(f"{photograph.id}.overlay.jpg")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -67,15 +76,19 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def _foreign(out: Path, photographs: Sequence[Photograph], *, overlay: bool) -> Iterator[Path]:
+def _mask_name(photograph: Photograph) -> str:
+    return f"{photograph.id}.png"
+
+
+def _foreign(out: OutputFolder, photographs: Sequence[Photograph], *, overlay: bool) -> Iterator[Path]:
     for photograph in photographs:
         mask = mask_path(out, photograph)
         if mask_note(mask) is not None:
             continue
         picture = overlay_path(out, photograph)
-        if mask.exists():
+        if os.path.lexists(mask):  # a link that leads nowhere is somebody's too
             yield mask
-        elif overlay and picture.exists() and not (out / RECORD).exists():
+        elif overlay and os.path.lexists(picture) and not out.place(RECORD).exists():
             yield picture
 
 

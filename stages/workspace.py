@@ -20,8 +20,17 @@ from stages import Planned
 from stages.integrity import read_record
 from wsss.config import Config, load_config, to_toml
 from wsss.errors import UserError
-from wsss.files import is_being_written, is_temporary, remove_remains, set_aside, temporary_path, write_text
+from wsss.files import (
+    append,
+    is_being_written,
+    is_temporary,
+    remove_remains,
+    set_aside,
+    temporary_path,
+    write_text,
+)
 from wsss.json_files import parse_json
+from wsss.output_folder import OutputFolder
 
 RESERVED = ("artifacts", "scores")
 
@@ -35,6 +44,11 @@ class Workspace:
     """
 
     root: Path
+
+    @property
+    def output(self) -> OutputFolder:
+        """The folder as one that is written to."""
+        return OutputFolder(self.root)
 
     def file_index(self, data_root: str) -> Path:
         """The cache of a data set's checked files."""
@@ -50,6 +64,7 @@ class Workspace:
         Raises:
             UserError: not possible; the message says why.
         """
+        self.refuse_links()
         probe = temporary_path(self.root / "write-test")
         try:
             (self.root / "artifacts").mkdir(parents=True, exist_ok=True)
@@ -61,6 +76,15 @@ class Workspace:
             raise UserError(
                 f"workspace {self.root}: not writable ({error.strerror}); choose another with --workspace DIR"
             ) from None
+
+    def refuse_links(self) -> None:
+        """Raise UserError where a folder of artifacts or scores is a link that leads out of the workspace.
+
+        What lies in them is written, and removed by `prune`, as the workspace's own.
+        """
+        folders = ("artifacts", "artifacts/*", "artifacts/*/*.parts", "scores")
+        found = [path for name in folders for path in self.root.glob(name) if path.is_symlink()]
+        self.output.hold(f"{path.relative_to(self.root).as_posix()}/" for path in found)
 
     def run(self, name: str) -> "Run":
         """The run of a name.
@@ -119,7 +143,14 @@ class Run:
             ) from None
 
     def mend(self) -> None:
-        """Set a damaged run.json aside, and remove what a killed command left half written."""
+        """Set a damaged run.json aside, and remove what a killed command left half written.
+
+        Raises:
+            UserError: the folder, or one in it, is a link that leads out of the workspace.
+        """
+        inner = [path for path in self.folder.glob("*") if path.is_symlink() and path.is_dir()]
+        names = [path.relative_to(self.folder.parent).as_posix() for path in (self.folder, *inner)]
+        OutputFolder(self.folder.parent).hold(f"{name}/" for name in names)
         remove_remains(self.folder)
         try:
             self.record()
@@ -165,7 +196,7 @@ class Run:
         """Append one event to log.jsonl."""
         self.folder.mkdir(parents=True, exist_ok=True)
         stamped = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **event}
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        with append(self.folder / "log.jsonl") as file:
             file.write(json.dumps(stamped, ensure_ascii=False) + "\n")
 
 
@@ -181,7 +212,11 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
 
     Returns:
         What was (or with ``dry_run`` would be) removed, with its size in bytes.
+
+    Raises:
+        UserError: a folder is a link to what may be of others.
     """
+    workspace.refuse_links()
     records = [run.record() for run in workspace.runs()]
     named = {entry["fingerprint"] for record in records for entry in record.get("stages", {}).values()}
     named |= {fingerprint for record in records for fingerprint in record.get("planned", {}).values()}
@@ -199,7 +234,8 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
     removed += [(path, _size(path)) for path in _unused_listings(workspace)]
     if not dry_run:
         for path, _ in removed:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            is_folder = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
     return removed
 
 
@@ -260,7 +296,7 @@ def _in_use(path: Path) -> bool:
     lock = path.parent / f"{path.name.split('.')[0]}.h5.lock"
     if not lock.exists():
         return False
-    with lock.open("a") as handle:
+    with append(lock) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

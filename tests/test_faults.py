@@ -1,17 +1,27 @@
 """What faults are called: one to three lines that say what to do."""
 
 import errno
+import os
+import resource
+import subprocess
+import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
 from data.images import read_image
+from run_pipeline import EXIT_USER_ERROR
 from stages.faults import explained, printable
+from tests.pipelines import SETTINGS
+from tests.trees import make_folder_tree
+from torture.faults import limited
 from torture.fuzz.hostile import IMAGES
+from torture.tiny import ROOT
 from wsss.artifacts import DamagedArtifactError
 from wsss.config import load_config
 from wsss.errors import UserError
+from wsss.workers import require_descriptors
 
 
 @pytest.mark.parametrize(
@@ -64,3 +74,64 @@ def test_toml_beyond_all_bounds_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.toml").write_text(text)
     with pytest.raises(UserError):
         load_config(tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(8, 1), (20, 1), (20, 0)])
+def test_too_few_open_files_are_refused_before_anything_is_computed(
+    tmp_path: Path, limit: int, workers: int
+) -> None:
+    data = make_folder_tree(tmp_path / "data", n_train=3, n_val=1)
+    command = [sys.executable, str(ROOT / "run_pipeline.py"), "run", "--workspace", str(tmp_path / "ws")]
+    for setting in (f"data.root={data.root}", *SETTINGS, f"run.workers={workers}"):
+        command += ["--set", setting]
+    ended = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        preexec_fn=limited(resource.RLIMIT_NOFILE, limit),
+    )
+    assert ended.returncode == EXIT_USER_ERROR, ended.stderr
+    message = ended.stderr[ended.stderr.index("error: ") :]
+    assert f"`ulimit -n` is {limit}" in message
+    assert len(message.splitlines()) <= 3
+    assert not list((tmp_path / "ws" / "artifacts").rglob("*.h5"))
+
+
+def test_each_worker_needs_open_files_of_its_own() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+    try:
+        require_descriptors(loading=4, pool=20)
+        with pytest.raises(UserError, match="worker processes: 20"):
+            require_descriptors(loading=20)
+        with pytest.raises(UserError, match="worker processes: 60"):
+            require_descriptors(pool=60, later=20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize(
+    ("surroundings", "status", "part"),
+    [
+        ({"PYTHONIOENCODING": "ascii", "LC_ALL": "C.UTF-8"}, 0, "\\u0416"),
+        ({"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, EXIT_USER_ERROR, "PYTHONUTF8=1"),
+    ],
+)
+def test_what_a_terminal_cannot_show_is_escaped_and_other_file_names_are_refused(
+    tmp_path: Path, surroundings: dict[str, str], status: int, part: str
+) -> None:
+    (tmp_path / "runs").mkdir()
+    command = [
+        sys.executable,
+        str(ROOT / "run_pipeline.py"),
+        "config",
+        "--set",
+        "data.root=\N{GRINNING FACE} \u0416",
+    ]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **surroundings}, timeout=300
+    )
+    assert ended.returncode == status, ended.stderr
+    assert part in ended.stdout + ended.stderr
+    assert "a fault of this program" not in ended.stderr

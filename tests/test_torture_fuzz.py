@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.reports import made_up_run
 from tests.trees import make_folder_tree
-from torture.fuzz.campaign import fuzz
+from torture.fuzz.campaign import _rest, fuzz
 from torture.fuzz.targets import TARGETS
 from wsss.config import DataConfig
 
@@ -68,6 +68,12 @@ def test_hostile_and_mutated_files_end_in_a_message(tmp_path: Path) -> None:
     tally = fuzz(light, 24, 1, tmp_path)
     assert tally.findings == []
     assert tally.outcomes.total() == 24 * len(light)
+
+
+def test_what_a_dying_process_leaves_is_tried_all_the_same() -> None:
+    died = {"target": "b", "case": 12}
+    assert _rest(["a", "b", "c"], 10, 5, died) == [(["b"], 13, 2), (["c"], 10, 5)]
+    assert _rest(["a", "b"], 10, 3, died) == []
 
 
 def test_networks_in_hostile_files_are_refused(tmp_path: Path) -> None:

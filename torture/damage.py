@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from stages.commands import run_all
-from torture.tiny import Tiny, hashes
+from torture.tiny import Tiny, Whole, hashes
 
 Random = np.random.Generator
 DAMAGES = ("flip", "cut", "empty", "delete", "version", "foreign")
@@ -36,8 +36,8 @@ class Damages:
 
 def damage_everywhere(
     tiny: Tiny,
-    whole: Path,
-    folder: Path,
+    whole: Whole,
+    workspace: Path,
     places: int,
     seed: int,
     *,
@@ -47,16 +47,15 @@ def damage_everywhere(
 
     Args:
         tiny: the pipeline.
-        whole: a finished workspace; it is copied.
-        folder: scratch.
+        whole: what is copied, and must come out.
+        workspace: is made.
         places: how many.
         seed: of the places.
         spent: whether the time is up.
     """
     found = Damages()
-    workspace = folder / "damaged"
-    shutil.copytree(whole, workspace)
-    wanted, figures = hashes(workspace), _figures(workspace)
+    shutil.copytree(whole.workspace, workspace)
+    figures = _figures(workspace)
     for number in range(places):
         if spent():
             break
@@ -70,10 +69,10 @@ def damage_everywhere(
         output = _run(tiny, workspace, found, name)
         found.done[_kind(victim, workspace)] += 1
         _check_told(found, name, how, victim, output)
-        if hashes(workspace) != wanted or _figures(workspace) != figures:
+        if hashes(workspace) != whole.hashes or _figures(workspace) != figures:
             found.findings.append(f"{name}: the next run came to another result")
             shutil.rmtree(workspace)
-            shutil.copytree(whole, workspace)
+            shutil.copytree(whole.workspace, workspace)
         elif how != "delete" and victim.read_bytes() != before and not _remade(victim):
             found.findings.append(f"{name}: was not made anew")
     return found

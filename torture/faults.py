@@ -14,11 +14,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from torture.kill import UNDER_WAY
-from torture.tiny import Tiny, hashes, leftovers
+from torture.kill import UNDER_WAY, stopped
+from torture.tiny import Tiny, hashes, leftovers, undisturbed
 
 LINES = 3
 """Lines that the message may have."""
+DESCRIPTORS = (8, 15, 20, 29, 48)
+"""Limits of open files: far too few, and on both sides of what is enough."""
+HANGING = 120.0
+"""Seconds after which a run under a fault is taken to hang."""
 
 
 def limited(kind: int, value: int) -> Callable[[], None]:
@@ -37,8 +41,14 @@ def large_files(tiny: Tiny, workspace: Path) -> list[str]:
 
 
 def few_descriptors(tiny: Tiny, workspace: Path) -> list[str]:
-    """Too few open files for the pool of the CRF."""
-    return _faulty(tiny, workspace, preexec_fn=limited(resource.RLIMIT_NOFILE, 14), may_succeed=True)
+    """Too few open files, by several limits: refused before anything is computed, or enough. The last one goes on."""
+    findings = []
+    for limit in DESCRIPTORS:
+        last = limit == DESCRIPTORS[-1]
+        under = limited(resource.RLIMIT_NOFILE, limit)
+        found = _faulty(tiny, workspace, preexec_fn=under, may_succeed=True, go_on=last)
+        findings += [f"{limit} open files: {text}" for text in found]
+    return findings
 
 
 def read_only(tiny: Tiny, workspace: Path) -> list[str]:
@@ -73,6 +83,19 @@ def together(tiny: Tiny, workspace: Path) -> list[str]:
     return findings
 
 
+def asked_to_stop(tiny: Tiny, workspace: Path) -> list[str]:
+    """Ctrl-C and SIGTERM, to the run alone and to all of its processes."""
+    workspace.mkdir()
+    findings = [
+        each
+        for everybody in (False, True)
+        for number, after in ((signal.SIGINT, 1.0), (signal.SIGTERM, 3.0))
+        for each in stopped(tiny, workspace, number, after, everybody=everybody)
+    ]
+    shutil.rmtree(workspace)
+    return findings
+
+
 def full_disk(tiny: Tiny, workspace: Path) -> list[str]:
     """A file system of 8 MB; where none can be mounted, nothing is found."""
     workspace.mkdir()
@@ -97,6 +120,7 @@ FAULTS: dict[str, Callable[[Tiny, Path], list[str]]] = {
     "vanished": vanished,
     "dead worker": dead_worker,
     "two at once": together,
+    "asked to stop": asked_to_stop,
 }
 
 
@@ -112,12 +136,15 @@ def _faulty(
     """Run under a fault; returns what is wrong with how it ended, and with the run after it."""
     process = tiny.start(workspace, preexec_fn=preexec_fn)
     assert process.stdout is not None
+    watch = threading.Timer(HANGING, os.killpg, (process.pid, signal.SIGKILL))
+    watch.start()
     seen = []
     for line in process.stdout:
         seen.append(line)
         if UNDER_WAY in line and disturb:
             threading.Thread(target=disturb, args=(process.pid,), daemon=True).start()
     status = process.wait()
+    watch.cancel()
     findings = []
     output = "".join(seen)
     if "Traceback" in output or (status not in (1, 2) and not (may_succeed and status == 0)):
@@ -133,10 +160,8 @@ def _goes_on(tiny: Tiny, workspace: Path) -> list[str]:
     if status:
         return [f"did not go on, exit status {status}: {output[-800:]}"]
     left = leftovers(workspace)
-    whole = workspace.with_name("faultless")
-    if not whole.exists():
-        tiny.finish(whole)
-    other = [] if hashes(whole) == hashes(workspace) else ["came to other bits"]
+    whole = undisturbed(tiny, workspace.with_name("whole"))
+    other = [] if whole.hashes == hashes(workspace) else ["came to other bits"]
     shutil.rmtree(workspace)
     return other + [f"left over: {left}"] * bool(left)
 

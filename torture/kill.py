@@ -1,21 +1,26 @@
 """SIGKILL at random moments, children included, and the same command again until it is done: the same bits."""
 
+import json
 import os
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from torture.tiny import Tiny, hashes, leftovers
+from torture.tiny import Tiny, Whole, hashes, leftovers
 
+STAGES = ("classify", "cams", "refine", "segment")
 UNDER_WAY = "training and"
 """In the first line that a run prints: before it, nothing is computed."""
 PATIENCE = 30.0
 """Seconds in which a run must heed a request to stop, on a machine that is not busy with other things."""
+BEYOND = 0.4
+"""Seconds after a stage in which its result is recorded and reported: kills fall there too."""
 
 
 @dataclass
@@ -23,46 +28,45 @@ class Deaths:
     """What became of the runs that were killed.
 
     Attributes:
-        kills: how many.
-        finished: runs that came to their end between kills; each was compared.
         during: kills by the stage that was under way.
+        finished: runs that came to their end between kills; each was compared.
         findings: in words.
     """
 
-    kills: int = 0
+    during: Counter[str] = field(default_factory=Counter)
     finished: int = 0
-    during: dict[str, int] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
 
 def kill_anywhere(
-    tiny: Tiny, folder: Path, kills: int, seed: int, *, spent: Callable[[], bool] = lambda: False
+    tiny: Tiny,
+    whole: Whole,
+    workspace: Path,
+    kills: int,
+    seed: int,
+    *,
+    spent: Callable[[], bool] = lambda: False,
 ) -> Deaths:
-    """Kill and go on; whenever a run gets through, compare it and begin anew.
+    """Kill and go on, stage by stage and each about as often; let the run get through, compare it, begin anew.
 
     Args:
         tiny: the pipeline.
-        folder: scratch.
+        whole: what must come out.
+        workspace: is made.
         kills: how many.
         seed: of the moments.
         spent: whether the time is up.
     """
-    wanted, seconds = undisturbed(tiny, folder / "whole")
     random = np.random.default_rng([seed, 1])
     deaths = Deaths()
-    workspace = folder / "killed"
-    while deaths.kills < kills and not spent():
-        killed = _killed(tiny, workspace, float(random.uniform(0, seconds / 2)))
-        if killed:
-            deaths.kills += 1
-            deaths.during[_stage(workspace)] = deaths.during.get(_stage(workspace), 0) + 1
+    while deaths.during.total() < kills and not spent():
+        stage = _next(deaths, workspace)
+        if stage and _killed(tiny, workspace, stage, random.uniform(0, whole.seconds[stage] + BEYOND)):
+            deaths.during[_under_way(workspace)] += 1
         else:
-            _compare(workspace, wanted, deaths)
+            _finish(tiny, workspace, whole, deaths)
     if workspace.exists():
-        status, output = tiny.finish(workspace)
-        if status:
-            deaths.findings.append(f"exit status {status} after {deaths.kills} kills: {output[-600:]}")
-        _compare(workspace, wanted, deaths)
+        _finish(tiny, workspace, whole, deaths)
     return deaths
 
 
@@ -94,27 +98,25 @@ def stopped(
     return findings
 
 
-def undisturbed(tiny: Tiny, workspace: Path) -> tuple[dict[str, str], float]:
-    """Artifacts of a run that nobody disturbs, and the seconds that it computed."""
-    process = tiny.start(workspace)
-    assert process.stdout is not None
-    while line := process.stdout.readline():
-        if UNDER_WAY in line:
-            started = time.monotonic()
-    output = process.communicate()[0]
-    if process.returncode or leftovers(workspace):
-        raise RuntimeError(f"the undisturbed run failed or left {leftovers(workspace)}: {output[-600:]}")
-    return hashes(workspace), time.monotonic() - started
+def _next(deaths: Deaths, workspace: Path) -> str | None:
+    """The stage to die in: the first of those to come that has not had more kills than others; None: all have."""
+    fewest = min(deaths.during[stage] for stage in STAGES)
+    done = _done(workspace)
+    wanted = [stage for stage in STAGES if stage not in done and deaths.during[stage] <= fewest + 1]
+    return wanted[0] if wanted else None
 
 
-def _killed(tiny: Tiny, workspace: Path, after: float) -> bool:
-    """Kill a run ``after`` seconds of computing; False where it was done before."""
+def _killed(tiny: Tiny, workspace: Path, stage: str, after: float) -> bool:
+    """Kill a run ``after`` seconds of a stage; False where it was done before."""
+    before = _begun(workspace, stage)
     process = tiny.start(workspace)
     assert process.stdout is not None
     while (line := process.stdout.readline()) and UNDER_WAY not in line:
         pass
+    while process.poll() is None and _begun(workspace, stage) == before:
+        time.sleep(0.01)
     ended = time.monotonic() + after
-    while time.monotonic() < ended and process.poll() is None:
+    while process.poll() is None and time.monotonic() < ended:
         time.sleep(0.01)
     done = process.poll() is not None
     if not done:
@@ -123,17 +125,33 @@ def _killed(tiny: Tiny, workspace: Path, after: float) -> bool:
     return not done
 
 
-def _compare(workspace: Path, wanted: dict[str, str], deaths: Deaths) -> None:
+def _begun(workspace: Path, stage: str) -> int:
+    """How often a stage has begun, as the run's log says."""
+    log = workspace / "tiny" / "log.jsonl"
+    start = json.dumps({"stage": stage, "event": "start"})[1:-1]
+    return log.read_text(encoding="utf-8").count(start) if log.exists() else 0
+
+
+def _finish(tiny: Tiny, workspace: Path, whole: Whole, deaths: Deaths) -> None:
+    """Let the run get through, undisturbed now, and compare."""
+    kills = deaths.during.total()
+    status, output = tiny.finish(workspace)
+    if status:
+        deaths.findings.append(f"exit status {status} after {kills} kills: {output[-600:]}")
     found = hashes(workspace)
-    if found != wanted:
-        wrong = sorted(name for name in wanted if found.get(name) != wanted[name])
-        deaths.findings.append(f"after {deaths.kills} kills: other bits or none: {wrong}")
+    if found != whole.hashes:
+        wrong = sorted(name for name in whole.hashes if found.get(name) != whole.hashes[name])
+        deaths.findings.append(f"after {kills} kills: other bits or none: {wrong}")
     if leftovers(workspace):
-        deaths.findings.append(f"after {deaths.kills} kills: left over: {leftovers(workspace)}")
+        deaths.findings.append(f"after {kills} kills: left over: {leftovers(workspace)}")
     deaths.finished += 1
     shutil.rmtree(workspace)
 
 
-def _stage(workspace: Path) -> str:
-    done = {path.parent.name for path in (workspace / "artifacts").glob("*/*.h5")}
-    return next((name for name in ("classify", "cams", "refine", "segment") if name not in done), "report")
+def _done(workspace: Path) -> set[str]:
+    return {path.parent.name for path in (workspace / "artifacts").glob("*/*.h5")}
+
+
+def _under_way(workspace: Path) -> str:
+    done = _done(workspace)
+    return next((stage for stage in STAGES if stage not in done), "report")

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from wsss.interrupt import check
 
@@ -32,6 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that becomes ``path`` when the block ends well, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
+    temporary.unlink(missing_ok=True)  # a link that somebody has put there must not be followed
     try:
         yield temporary
         _sync(temporary)
@@ -45,6 +47,12 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def append(path: Path) -> IO[str]:
+    """Open a UTF-8 file of the program's own to append to it; a link in its place is an error (ELOOP)."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8")
 
 
 def temporary_path(path: Path) -> Path:
@@ -86,7 +94,7 @@ def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f"{path.name}.lock")
     while True:
-        with lock.open("a") as handle:
+        with append(lock) as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -7,6 +7,7 @@ leave both to their parent, from their first instruction on: it stops at a safe 
 import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
@@ -17,12 +18,21 @@ from multiprocessing import get_context, resource_tracker
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from wsss.config import RunConfig
+from wsss.errors import UserError
 from wsss.processes import local_count
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_DESCRIPTORS = 16
+"""Open files that a command with workers needs for itself: data, artifacts, starting a process."""
+_OF_POOL = 3
+"""And for each worker of a pool: its pipes."""
+_OF_LOADING = 10
+"""And for each that loads images: its pipes, and the tensors that are on their way from it."""
+_LATER = 8
+"""Open files that a run has later and not yet when it begins: artifacts, what earlier workers left."""
 # Only Linux tells a worker who sent SIGTERM; elsewhere it must be able to end it.
 _LEFT_TO_PARENT = {signal.SIGINT, signal.SIGTERM} if sys.platform == "linux" else {signal.SIGINT}
 
@@ -36,6 +46,7 @@ class WorkerPool(ProcessPoolExecutor):
     """
 
     def __init__(self, workers: int, prepare: Callable[[], None] | None = None) -> None:
+        require_descriptors(pool=workers)
         # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
         super().__init__(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(prepare,))
 
@@ -89,6 +100,42 @@ def shielded() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def require_descriptors(*, pool: int = 0, loading: int = 0, later: int = 0) -> None:
+    """Make sure that the system allows as many open files as work with worker processes takes.
+
+    Where they run out in the middle, threads of libraries that nobody can catch die of it, in the workers too: this
+    process would wait for ever.
+
+    Args:
+        pool: processes of a pool.
+        loading: processes that load images.
+        later: more files that will be open by the time that they start.
+
+    Raises:
+        UserError: it does not.
+    """
+    wanted = _DESCRIPTORS + _OF_POOL * pool + _OF_LOADING * loading + later
+    found: list[int] = []
+    try:
+        while len(found) < wanted:
+            found.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        raise UserError(
+            f"too few open files are allowed here (`ulimit -n` is {limit}, worker processes: {max(pool, loading)}, "
+            f"{wanted - len(found)} more are needed); raise the limit (`ulimit -n 4096`) or lower run.workers"
+        ) from None
+    finally:
+        for descriptor in found:
+            os.close(descriptor)
+
+
+def require_descriptors_of_run(config: RunConfig) -> None:
+    """Do so for all stages of a run: before hours go by, not in their middle. Raises UserError."""
+    loading = loader_workers(config, accelerator=True)  # where most are used
+    require_descriptors(pool=pool_workers(config), loading=loading, later=_LATER)
 
 
 def pool_workers(config: RunConfig) -> int:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ SECONDS = 20
 """A case may take."""
 MEGABYTES = 2048
 """A case may take beyond what the program itself does."""
-BATCH = 250
-"""Cases per process."""
+BATCH = 1000
+"""Cases per process, of all targets together: starting one takes as long as hundreds of cases."""
 
 
 @dataclass
@@ -27,14 +27,30 @@ class Tally:
     """What became of the cases of one target.
 
     Attributes:
-        outcomes: numbers by outcome; findings are counted as ``finding``.
+        outcomes: numbers by target and outcome; findings are counted as ``finding``.
         findings: in words.
         slowest: seconds of the slowest case.
     """
 
-    outcomes: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
     slowest: float = 0.0
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Count what a worker tells of a case."""
+        fine = line["outcome"] in FINE
+        self.outcomes[line["target"], line["outcome"] if fine else "finding"] += 1
+        self.slowest = max(self.slowest, float(line["seconds"]))
+        if not fine:
+            self.findings.append(f"{line['target']} case {line['case']}: {line['outcome']}")
+
+    def lines(self) -> list[str]:
+        """What became of each target, in words."""
+        targets = dict.fromkeys(target for target, _ in self.outcomes)
+        counts = {
+            name: {o: n for (target, o), n in self.outcomes.items() if target == name} for name in targets
+        }
+        return [f"{name}: {found}" for name, found in counts.items()]
 
 
 def fuzz(
@@ -49,28 +65,34 @@ def fuzz(
         folder: scratch; the bytes of findings stay in ``folder/findings``.
         spent: whether the time is up.
     """
-    tally, first = Tally(), 0
-    while first < cases and not spent():
+    tally = Tally()
+    size = max(1, BATCH // len(names))
+    batches = [(list(names), first, min(size, cases - first)) for first in range(0, cases, size)]
+    while batches and not spent():
+        batch = batches.pop(0)
         place = folder / "cases"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        count = min(BATCH, cases - first)
-        first += count
-        for line in _outcomes(names, seed, first - count, count, place):
-            outcome = str(line["outcome"])
-            tally.slowest = max(tally.slowest, float(line["seconds"]))
-            tally.outcomes[outcome if outcome in FINE else "finding"] += 1
-            if outcome not in FINE:
-                tally.findings.append(f"{line['target']} case {line['case']}: {outcome}")
-            if line["seconds"] < 0 and len(names) == 1:
-                first = int(line["case"]) + 1  # go on behind the case that ended the process
+        for line in _outcomes(*batch, seed, place):
+            tally.add(line)
+            if line["seconds"] < 0:
+                batches = [*_rest(*batch, line), *batches]
         tally.findings += [f"{path}: code from a file was executed" for path in place.glob("*/executed")]
     return tally
 
 
-def _outcomes(
-    names: Sequence[str], seed: int, first: int, count: int, place: Path
-) -> Iterator[dict[str, Any]]:
+Batch = tuple[list[str], int, int]
+"""Targets that share a process, and the first and the number of the cases of each."""
+
+
+def _rest(names: list[str], first: int, count: int, line: Mapping[str, Any]) -> list[Batch]:
+    """What is left of a batch behind the case that ended the process."""
+    target, done = names.index(line["target"]), int(line["case"]) + 1
+    rest = [([names[target]], done, first + count - done), (names[target + 1 :], first, count)]
+    return [batch for batch in rest if batch[0] and batch[2]]
+
+
+def _outcomes(names: list[str], first: int, count: int, seed: int, place: Path) -> Iterator[dict[str, Any]]:
     """What became of one case after another, up to one that ends its process."""
     command = [
         sys.executable,

@@ -14,6 +14,7 @@ from stages.workspace import Workspace, prune
 from tests.pipelines import request
 from tests.reports import made_up_run
 from tests.trees import make_folder_tree
+from wsss.output_folder import OutputFolder
 
 Made = tuple[Path, bytes, Callable[[], object]]
 
@@ -86,9 +87,9 @@ def file_index(folder: Path) -> Made:
 
 def prediction(folder: Path) -> Made:
     """The record of settings in a folder of predictions."""
-    out = folder / "masks"
+    out = OutputFolder(folder / "masks")
     claim(out, {"scales": [1.0], "classes": ["cat"]}, [], overlay=False, force=False)
-    file = out / "predict.json"
+    file = out.root / "predict.json"
 
     def attempt() -> object:
         claim(out, {"scales": [1.0], "classes": ["cat"]}, [], overlay=True, force=False)
