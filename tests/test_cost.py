@@ -37,7 +37,11 @@ def test_cost_of_a_network_counted_by_hand() -> None:
     blocks = ((3, 4, 16), (4, 6, 8), (6, 8, 4), (8, 10, 2))  # inputs, outputs, side of the map
     assert cost.multiply_adds == sum(9 * i * o * s * s for i, o, s in blocks) + 2 * 2 * 10 * 2
     assert cost.parameters == sum(9 * i * o + o + 2 * o for i, o, _ in blocks) + 10 * 2
-    exits = ((4, 4), (6, 4), (8, 4))  # channels, side after pooling to stride 8; each head is as wide as its block
+    exits = (
+        (4, 4),
+        (6, 4),
+        (8, 4),
+    )  # channels, side after pooling to stride 8; each head is as wide as its block
     assert cost.exit_multiply_adds == sum(s * s * (d * d + 9 * d**2 + d * 2) for d, s in exits)
     assert cost.exit_parameters == sum(d * d + 9 * d**2 + 4 * d + d * 2 + 2 for d, _ in exits)
 

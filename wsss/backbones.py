@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import wsss.torchvision_guard  # noqa: F401 - must come before timm
 from wsss.errors import UserError, listed
+from wsss.same_convolution import without_copies
 from wsss.weights import BUNDLED_BACKBONE, bundled_path
 
 import timm  # isort: skip
@@ -120,6 +121,7 @@ def create_backbone(name: str, *, weights: str, output_stride: int) -> Backbone:
             f"backbone {name} at output stride {output_stride}: {_first_line(error)}; expected a model with "
             "features_only and that stride (try output_stride=32 or resnet50)"
         ) from None
+    without_copies(features)
     strides = features.feature_info.reduction()
     if strides[-1] != output_stride:
         raise UserError(f"backbone {name} has stride {strides[-1]}; set output_stride={strides[-1]}")
