@@ -18,6 +18,7 @@ from stages.products import add_export, add_predict, run_product
 from stages.start import run_init
 from wsss import interrupt, processes
 from wsss.errors import UserError
+from wsss.memory import keep_freed_memory
 
 COOPERATING = ("run", "stage", "predict")
 """Commands that torchrun's processes carry out together; the others are the leader's."""
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what a terminal cannot show
     options = _options(arguments)
     interrupt.install()
+    keep_freed_memory()
     if options.command not in COOPERATING:
         if not processes.leads():
             return 0

@@ -26,6 +26,7 @@ from stages.fitting import training_network
 from wsss.config import RunConfig, SegmentConfig
 from wsss.cost import interleaved_seconds, median_ratios, network_cost
 from wsss.device import choose_device, choose_precision
+from wsss.memory import keep_freed_memory
 from wsss.networks import MultiExitNetwork
 from wsss.trial_step import made_up_batch, prediction, training_step
 
@@ -149,6 +150,7 @@ def relative_counts(network: MultiExitNetwork, crop: int) -> dict[str, float]:
 def main() -> None:
     """Read the arguments, measure, print."""
     options = _arguments()
+    keep_freed_memory()  # as the command line does
     if options.threads:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)

@@ -19,6 +19,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from wsss.config import RunConfig
 from wsss.errors import UserError
+from wsss.memory import keep_freed_memory
 from wsss.processes import local_count
 
 _P = ParamSpec("_P")
@@ -87,6 +88,7 @@ def _served(item: Any) -> Any:
 
 def _begin(prepare: Callable[[], None] | None) -> None:
     serve_parent()
+    keep_freed_memory()
     if prepare:
         prepare()
 
