@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from wsss import processes
 from wsss.files import OF_THE_MACHINE, atomic_path, is_sealed, require_room, seal
+from wsss.global_heap import never_ends
 from wsss.json_files import canonical_json, parse_json
 from wsss.progress import Pace
 from wsss.stamp import SCHEMA, Stamp
@@ -128,10 +129,10 @@ class Artifact:
         self._file: h5py.File | None = None
         self._pid = -1
         with _damage_named(f"{path}: not a whole artifact"):
-            attributes = self._open().attrs
-            self.stage = str(attributes["stage"])
-            self.fingerprint = str(attributes["fingerprint"])
-            self.classes: tuple[str, ...] = tuple(parse_json(attributes["classes"]))
+            self.stage, self.fingerprint, classes = (
+                self._attribute(key) for key in ("stage", "fingerprint", "classes")
+            )
+            self.classes: tuple[str, ...] = tuple(parse_json(classes))
             self._open()["ids"]  # written last
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise DamagedArtifactError(f"{path}: holds {self.fingerprint}, not {fingerprint}")
@@ -140,7 +141,10 @@ class Artifact:
     def ids(self) -> tuple[str, ...]:
         """All images, in order."""
         with _damage_named(f"{self.path}: ids cannot be read"):
-            return tuple(image_id.decode() for image_id in self._open()["ids"][:].tolist())
+            dataset = self._open()["ids"]
+            _refuse_unless_text(dataset.dtype, self.path, self._open())
+            _refuse_bomb(dataset)
+            return tuple(_texts(dataset))
 
     @cached_property
     def _position(self) -> dict[str, int]:
@@ -187,9 +191,17 @@ class Artifact:
             self._pid = os.getpid()
         return self._file
 
+    def _attribute(self, key: str) -> str:
+        file = self._open()
+        _refuse_unless_text(file.attrs.get_id(key).dtype, self.path, file)
+        value = file.attrs[key]
+        return value.decode() if isinstance(value, bytes) else str(value)
+
     def _read(self, name: str) -> NDArray[Any]:
         with _damage_named(f"{self.path}: {name} cannot be read"):
             dataset = self._open()[name]
+            if dataset.dtype.kind not in "biuf":
+                raise ValueError("not an array of numbers")
             _refuse_bomb(dataset)
             value: NDArray[Any] = dataset[()]
             return np.asarray(value)
@@ -218,17 +230,40 @@ def _damage_named(what: str) -> Iterator[None]:
 
 def _refuse_bomb(item: Any) -> None:
     """Refuse what would take far more memory than the file has bytes for, and what lies in other files."""
-    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or item.shape is None:
-        raise ValueError("not an array of numbers")
+    if not isinstance(item, h5py.Dataset) or item.shape is None:
+        raise ValueError("not an array")
     if item.external or item.is_virtual:
         raise ValueError("an array in another file")
     if item.nbytes > LARGEST or item.nbytes > _RATIO * item.id.get_storage_size():
         raise ValueError(f"{item.nbytes:,} bytes unpacked from {item.id.get_storage_size():,}")
 
 
+def _refuse_unless_text(kind: np.dtype[Any], path: Path, file: h5py.File) -> None:
+    """Texts of a fixed length, as they are written here; or of any length, as older versions wrote them."""
+    if kind.kind not in "SO":
+        raise ValueError("not a text")
+    if kind.kind == "O" and (file.id.get_create_plist().get_sizes() != (8, 8) or never_ends(path)):
+        raise ValueError("a heap of texts that HDF5 would never have done with reading")
+
+
+def _texts(dataset: h5py.Dataset) -> list[str]:
+    """Texts of either kind."""
+    return [text.decode() for text in dataset[:].tolist()]
+
+
+def _as_text(values: Sequence[str]) -> NDArray[np.bytes_]:
+    """UTF-8 texts of one fixed length; see `wsss.global_heap` for why."""
+    encoded = [value.encode() for value in values]
+    longest = max([1, *(len(each) for each in encoded)])
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", longest))
+
+
 def _write_stamp(file: h5py.File, stamp: Stamp) -> None:
     for key, value in (asdict(stamp) | {"schema": SCHEMA, "fingerprint": stamp.fingerprint}).items():
-        file.attrs[key] = value if isinstance(value, str | int) else canonical_json(value)
+        if isinstance(value, int):
+            file.attrs[key] = value
+        else:
+            file.attrs[key] = _as_text([value if isinstance(value, str) else canonical_json(value)])[0]
 
 
 def _put_groups(file: h5py.File, groups: Mapping[str, Arrays]) -> None:
@@ -248,13 +283,13 @@ def _put(file: h5py.File, name: str, array: NDArray[Any]) -> None:
     filters: dict[str, Any] = {"fletcher32": True, "chunks": array.shape}
     if array.dtype == np.float16:
         filters |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-    elif array.dtype in (np.uint8, np.bool_):
+    elif array.dtype in (np.uint8, np.bool_) or array.dtype.kind == "S":
         filters |= {"compression": "gzip", "compression_opts": 4}
     file.create_dataset(name, data=array, **filters)
 
 
 def _put_ids(file: h5py.File, ids: Sequence[str]) -> None:
-    file.create_dataset("ids", data=list(ids), dtype=h5py.string_dtype("utf-8"), shape=(len(ids),))
+    _put(file, "ids", _as_text(ids))
 
 
 def _holds(path: Path, fingerprint: str, ids: Sequence[str]) -> bool:
@@ -288,5 +323,5 @@ def _merge(path: Path, stamp: Stamp, shards: Sequence[Path], groups: Mapping[str
                     group = file.require_group(name)
                     for key in part[name]:  # not every image has every field
                         part.copy(f"{name}/{key}", group, name=f"{len(ids) + int(key):06d}")
-                ids += part["ids"].asstr()[:].tolist()
+                ids += _texts(part["ids"])
         _put_ids(file, ids)
