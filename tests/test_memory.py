@@ -15,7 +15,7 @@ from wsss.memory import keep_freed_memory
 {setting}
 for repetition in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    arrays = [np.ones(3_000_000) for _ in range(3)]
+    arrays = [np.ones(size) for size in (1_000_000, 2_000_000, 3_000_000)]
     del arrays
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -31,8 +31,9 @@ def _pages(setting: str) -> int:
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
 def test_large_arrays_get_no_new_pages() -> None:
-    assert _pages("assert keep_freed_memory()") < 100
-    assert _pages("") > 1000
+    kept = _pages("assert keep_freed_memory()")
+    assert kept < 50
+    assert _pages("") > 5 * max(kept, 10)
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
