@@ -1,7 +1,7 @@
 """Memory that is freed stays with the process: the next array of its size needs no new pages.
 
 By default glibc soon gives large arrays back to the system when they are freed, and gets empty pages for the next ones:
-the kernel clears each of them, which for activations of a network on a CPU costs up to a sixth of the time. The very
+the kernel clears each of them, which for activations of a network on a CPU costs about a seventh of the time. The very
 largest arrays still go back each by itself: kept among the others they would leave holes that nothing fits into, and
 memory would grow with the number of images (by half over 400 photographs of 500 x 375, when it was tried).
 """
