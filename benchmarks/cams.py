@@ -30,7 +30,7 @@ from stages.fitting import load_multi_exit
 from wsss.artifacts import Artifact
 from wsss.cams import cam_grid
 from wsss.memory import keep_freed_memory
-from wsss.metrics import SeedCounts
+from wsss.metrics import SeedCounts, strongest_labels
 from wsss.networks import PlainNetwork
 from wsss.resize import resize_maps
 
@@ -101,8 +101,9 @@ def _seeds(samples: Sequence[Sample], files: Sequence[Path], path: Path, labels:
         stored = np.load(file, allow_pickle=True).item()
         truth, own = sample.mask.read(), artifact.read(sample.id, "maps").astype(np.float32)
         classes = np.asarray(sample.tags, np.int64)
-        counts[0].add(truth, stored["high_res"], classes)
-        counts[1].add(truth, resize_maps(own, (truth.shape[0], truth.shape[1])), classes)
+        enlarged_own = resize_maps(own, (truth.shape[0], truth.shape[1]))
+        for count, maps in zip(counts, (stored["high_res"], enlarged_own), strict=True):
+            count.add(truth, *strongest_labels(maps, classes))
         if own.size:
             largest = max(largest, float(np.abs(own - stored["cam"]).max()))
             total.append(float(np.abs(own - stored["cam"]).mean()))

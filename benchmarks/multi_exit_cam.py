@@ -29,7 +29,7 @@ from wsss.cams import FusionRule, class_activation_views, fused_cams
 from wsss.config import RefineConfig
 from wsss.device import autocast, choose_device, choose_precision
 from wsss.errors import UserError
-from wsss.metrics import THRESHOLDS, SeedCounts
+from wsss.metrics import THRESHOLDS, SeedCounts, strongest_labels
 from wsss.metrics.indicators import colour_information_curve, label_free_threshold
 from wsss.networks import MultiExitNetwork
 from wsss.progress import progress_bar
@@ -130,7 +130,9 @@ class _Counted:
         exits = cams[list(self.choice.exits)]
         fused = fused_cams(exits, fusion=self.choice.fusion, exit_weight=exit_weight)
         maps = fused.numpy().astype(np.float16)  # as the stage stores them
-        self.seeds.add(sample.mask.read(), resize_maps(maps, sample.size), np.asarray(sample.tags, np.uint8))
+        enlarged = resize_maps(maps, sample.size)
+        strongest = strongest_labels(enlarged, np.asarray(sample.tags, np.uint8))
+        self.seeds.add(sample.mask.read(), *strongest)
         self.tags += len(maps)
         self.seen += int(maps.any((1, 2)).sum())
         if image is not None:

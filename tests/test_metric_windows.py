@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wsss.metrics.windows import Labels, dilated, uniform, window_max
+from wsss.metrics.windows import Labels, dilated, eroded, uniform, window_max
 
 SHAPES = ((1, 1), (1, 2), (1, 17), (23, 1), (2, 31), (7, 9), (24, 17), (70, 90), (150, 130))
 GRAINS = (1, 2, 3, 5, 9, 20, 40)
@@ -76,6 +76,9 @@ def test_windows_equal_plain_loops(seed: int, height: int, width: int, radius: i
     assert window_max(image, radius).tolist() == each_window(image, radius, max)
     assert uniform(image, radius).tolist() == each_window(image, radius, lambda window: len(set(window)) == 1)
     assert dilated(image == 1, radius).tolist() == each_window(image, radius, lambda window: 1 in window)
+    assert eroded(image == 1, radius).tolist() == each_window(
+        image, radius, lambda window: set(window) == {1}
+    )
 
 
 @given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), radius=st.integers(0, 20))
@@ -88,6 +91,20 @@ def test_windows_equal_scipys_filters(seed: int, shape: tuple[int, int], radius:
     np.testing.assert_array_equal(uniform(image, radius), largest == smallest)
     near = ndimage.maximum_filter(image == 2, size, mode="nearest")
     np.testing.assert_array_equal(dilated(image == 2, radius), near)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    shape=st.sampled_from(SHAPES),
+    radius=st.integers(1, 6),
+    more=st.integers(0, 14),
+)
+@settings(max_examples=60, deadline=None)
+def test_uniform_windows_eroded_are_those_of_a_larger_radius(
+    seed: int, shape: tuple[int, int], radius: int, more: int
+) -> None:
+    image = random_map(seed, shape, 4)
+    np.testing.assert_array_equal(eroded(uniform(image, radius), more), uniform(image, radius + more))
 
 
 @pytest.mark.parametrize("radius", range(12))

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wsss.metrics import SeedCounts, confusion_counts, mask_scores, seed_labels
+from wsss.metrics import (
+    SeedCounts,
+    confusion_counts,
+    label_pixels,
+    mask_scores,
+    seed_labels,
+    strongest_labels,
+)
 
 
 def masks(seed: int, labels: int, ignore: bool = True) -> NDArray[np.uint8]:
@@ -92,7 +99,7 @@ def test_seed_sweep_equals_thresholding_again_and_again(seed: int, kinds: int) -
     classes = random.choice(4, size=kinds, replace=False)
     cams = (random.integers(0, 21, (kinds, *truth.shape)) / 20).astype(np.float32)  # values meet thresholds
     sweep = SeedCounts(labels, thresholds)
-    sweep.add(truth, cams, classes)
+    sweep.add(truth, *strongest_labels(cams, classes))
     for index, threshold in enumerate(thresholds):
         seed_mask = np.zeros_like(truth)
         for y in range(truth.shape[0]):
@@ -105,12 +112,24 @@ def test_seed_sweep_equals_thresholding_again_and_again(seed: int, kinds: int) -
         assert (seed_labels(cams, classes, threshold) == seed_mask).all()
 
 
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_label_pixels_are_counted_one_by_one(seed: int) -> None:
+    labels = masks(seed, 200)
+    for view in (labels, labels.T, labels[::2, 1:]):
+        counted = label_pixels(view)
+        assert counted.shape == (256,)
+        assert counted.dtype == np.int64
+        for label in range(256):
+            assert counted[label] == sum(value == label for value in view.ravel().tolist())
+
+
 def test_the_sweep_does_not_stop_at_the_first_drop() -> None:
     # One class: pixels at 0.2 and 0.6 are background, at 0.4 and 0.8 object; mIoU falls before it rises.
     truth = np.array([[0, 1, 1, 0, 1, 1]], np.uint8)
     cams = np.array([[[0.2, 0.4, 0.4, 0.6, 0.8, 0.8]]], np.float32)
     sweep = SeedCounts(2, [0.1, 0.3, 0.5, 0.7])
-    sweep.add(truth, cams, np.array([0]))
+    sweep.add(truth, *strongest_labels(cams, np.array([0])))
     curve = sweep.curve()
     assert curve[1] > curve[0]
     assert curve[2] < curve[1]

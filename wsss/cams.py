@@ -18,6 +18,10 @@ from wsss.networks import MultiExitNetwork, PlainNetwork
 CAM_STRIDE = 4
 """CAMs are stored on a grid of one cell per 4x4 pixels of the working image."""
 
+PAIR_CPU = 1 << 18
+"""Pixels of a view above which a CPU runs it and its mirror image one after the other: what a pair needs at a time is
+too much for its caches. Smaller ones keep its cores busy only as a pair."""
+
 FusionRule = Literal["mean", "product"]
 
 
@@ -170,12 +174,17 @@ def _divided(maps: Tensor) -> Tensor:
 def _maps_at(
     network: PlainNetwork | MultiExitNetwork, image: Tensor, scale: float, exits: Sequence[int], *, flip: bool
 ) -> list[Tensor]:
-    """Per exit class maps (1, C, h, w) at one scale; with ``flip`` also the mirror image's, mirrored back."""
-    batch = resized(image[None], scale)
-    if flip:
-        batch = torch.cat([batch, batch.flip(3)])
-    found = _class_maps(network, batch.contiguous(memory_format=torch.channels_last), exits)
-    return [torch.cat([maps[:1], maps[1:].flip(3)]) if flip else maps for maps in found]
+    """Per exit class maps (1, C, h, w) at one scale; with ``flip`` (2, C, h, w), the mirror image's mirrored back."""
+    upright = resized(image[None], scale)
+    if not flip:
+        return _class_maps(network, upright, exits)
+    mirrored = upright.flip(3)
+    if upright.device.type == "cpu" and upright[0, 0].numel() > PAIR_CPU:
+        found = [_class_maps(network, each, exits) for each in (upright, mirrored)]
+        pairs = list(zip(*found, strict=True))
+    else:
+        pairs = [(maps[:1], maps[1:]) for maps in _class_maps(network, torch.cat([upright, mirrored]), exits)]
+    return [torch.cat([first, second.flip(3)]) for first, second in pairs]
 
 
 def _class_maps(
@@ -185,6 +194,7 @@ def _class_maps(
     blocks = [block + 1 for block in network.blocks] if isinstance(network, MultiExitNetwork) else []
     if not set(exits) <= set(blocks):
         raise ValueError(f"exits {list(exits)}: this network has exits at the blocks {blocks}")
+    images = images.contiguous(memory_format=torch.channels_last)
     maps = network(images).class_maps if isinstance(network, MultiExitNetwork) else [network(images)]
     return [maps[index].float() for index in [*(blocks.index(block) for block in exits), -1]]
 

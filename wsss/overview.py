@@ -55,23 +55,29 @@ def voc_palette() -> NDArray[np.uint8]:
 
 def paint_labels(image: Rgb, labels: NDArray[np.uint8], *, opacity: float = 0.7) -> Rgb:
     """(H, W, 3) and (H, W) -> the grey photograph under the labels' colours, with edges drawn."""
-    grey = _darkened(image)
-    colours = voc_palette()[labels].astype(np.float64)
-    shown = np.where((labels > 0)[..., None], opacity, 0.0)
-    painted = grey * (1 - shown) + colours * shown
+    dimmed = darkened(image) * np.where(labels > 0, 1 - opacity, 1.0)
+    tints = voc_palette() * opacity
+    tints[0] = 0
+    painted = (dimmed[..., None] + tints[labels]).astype(np.uint8)
     painted[_edges(labels)] = 255
-    return np.asarray(painted, dtype=np.uint8)
+    return painted
 
 
 def paint_cams(image: Rgb, cams: NDArray[np.float32], labels: Sequence[int]) -> Rgb:
     """The grey photograph, tinted with each pixel's strongest class as far as its CAM goes."""
-    grey = _darkened(image)
+    grey = darkened(image)
     if not len(cams):
-        return np.asarray(grey, dtype=np.uint8)
-    strength = cams.max(0)[..., None]
-    colours = voc_palette()[np.asarray(labels)[cams.argmax(0)]].astype(np.float64)
-    tinted = grey * (1 - strength) + np.maximum(colours, 40) * strength
+        return np.repeat(grey[..., None].astype(np.uint8), 3, 2)
+    strength = cams.max(0)
+    colours = np.maximum(voc_palette()[np.asarray(labels)], np.uint8(40))[cams.argmax(0)]
+    tinted = (grey * (1 - strength))[..., None] + colours * strength[..., None]
     return np.asarray(tinted.clip(0, 255), dtype=np.uint8)
+
+
+def darkened(image: Rgb, share: float = 0.5) -> NDArray[np.float64]:
+    """(H, W) a share of the photograph's grey: every class colour stands out from it, the palette's grey one too."""
+    red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
+    return np.asarray((red + green + blue) / 3 * share, np.float64)
 
 
 def draw_overview(rows: Sequence[OverviewRow], classes: Sequence[str]) -> Image.Image:
@@ -99,11 +105,6 @@ def draw_overview(rows: Sequence[OverviewRow], classes: Sequence[str]) -> Image.
                 canvas.paste(Image.fromarray(picture).resize((w, h)), (left, top + LEGEND_ROW - 4))
         top += height + GAP
     return canvas
-
-
-def _darkened(image: Rgb) -> NDArray[np.float64]:
-    """The photograph in dark grey, so that every class colour stands out from it, the palette's grey one too."""
-    return np.asarray(np.repeat(image.mean(2, keepdims=True), 3, 2) * 0.5)
 
 
 def _pictures(row: OverviewRow) -> list[Rgb | None]:

@@ -10,7 +10,7 @@ from data import Sample
 from data.images import read_image
 from stages.quality.measured import Values
 from wsss.artifacts import Artifact
-from wsss.metrics import seed_labels
+from wsss.metrics import label_pixels, seed_labels
 from wsss.report import pictures
 from wsss.resize import resize_maps
 
@@ -93,7 +93,7 @@ def exhibit(
     score: float | None,
 ) -> Exhibit:
     """Paint one image: photograph, CAM, mask, truth and error map, as far as there are any."""
-    image = read_image(sample.image)
+    image = pictures.small(read_image(sample.image))
     tags = ", ".join(classes[tag] for tag in sample.tags) or "no tags"
     panels = [photograph(sample, image, classes)]
     if stage != "segment" and "cams" in artifacts:
@@ -150,7 +150,7 @@ def _extremes(ranked: list[str]) -> list[tuple[str, str]]:
 
 
 def _shares(labels: NDArray[np.uint8], classes: Sequence[str]) -> str:
-    counts = np.bincount(labels.ravel(), minlength=256)
+    counts = label_pixels(labels)
     named = [
         f"{'unsure or ignored' if label == 255 else classes[label - 1]} {100 * counts[label] / labels.size:.0f} %"
         for label in np.flatnonzero(counts).tolist()

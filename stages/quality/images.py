@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 from data import Sample
 from data.images import read_image
 from wsss.artifacts import Artifact
-from wsss.metrics import THRESHOLDS, Counts, SeedCounts, confusion_counts, seed_labels
+from wsss.metrics import (
+    THRESHOLDS,
+    Counts,
+    SeedCounts,
+    confusion_counts,
+    label_pixels,
+    reaching,
+    seed_labels,
+    strongest_labels,
+)
 from wsss.metrics.indicators import (
     agreement,
     colour_information,
@@ -124,8 +133,9 @@ class Measurer:
         maps = self.artifact.read(sample.id, "maps")
         classes = self.artifact.read(sample.id, "classes")
         cams = resize_maps(maps, (image.shape[0], image.shape[1]))
+        label, value = strongest_labels(cams, classes)
         if truth is not None:
-            chunk.sweep.add(truth, cams, classes)
+            chunk.sweep.add(truth, label, value)
         curves = [
             *self.artifact.read(sample.id, "agreement"),
             self.artifact.read(sample.id, "colour_information"),
@@ -136,7 +146,7 @@ class Measurer:
             _add_curve(chunk.curves, name, np.asarray(curve, np.float64))
             found[name] = float(curve[nearest])
         found |= _confidence(self.artifact.read(sample.id, "confidence"), sample.tags)
-        return seed_labels(cams, classes, self.background), found
+        return reaching(label, value, self.background), found
 
     def _pseudo(
         self, chunk: Chunk, sample: Sample, image: Mask, truth: Mask | None
@@ -146,7 +156,7 @@ class Measurer:
         if truth is not None:
             chunk.sure += confusion_counts(truth, masks, self.labels)
         found = {
-            "unsure": float((masks == 255).mean()),
+            "unsure": np.count_nonzero(masks == 255) / masks.size,
             "colour_information": colour_information(image, labels),
         }
         if self.cams is not None:
@@ -162,7 +172,7 @@ class Measurer:
         if truth is not None and self.exits:
             each = self.artifact.read(sample.id, "exit_predictions")
             chunk.exits += np.stack([confusion_counts(truth, single, self.labels) for single in each])
-        shares = np.bincount(labels.ravel(), minlength=256)[1 : self.labels] / labels.size
+        shares = label_pixels(labels)[1 : self.labels] / labels.size
         named = shares >= NAMED
         tagged = np.zeros(self.labels - 1, bool)
         tagged[list(sample.tags)] = True
@@ -191,7 +201,7 @@ def _confidence(probability: NDArray[np.floating], tags: tuple[int, ...]) -> dic
 
 
 def _count_tags(counts: Counts, sample: Sample, mask: Mask, found: dict[str, float]) -> None:
-    pixels = np.bincount(mask.ravel(), minlength=256)
+    pixels = label_pixels(mask)
     covered = [int(pixels[tag + 1] > 0) for tag in sample.tags]
     for tag, has_pixel in zip(sample.tags, covered, strict=True):
         counts[tag] += (1, has_pixel, pixels[tag + 1], mask.size)

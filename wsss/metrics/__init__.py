@@ -5,8 +5,8 @@ With truth: `confusion` (IoU and its kin), `sweep` (the seed at every threshold)
 seeds: `paired`.
 """
 
-from wsss.metrics.confusion import IGNORE, Counts, MaskScores, confusion_counts, mask_scores
-from wsss.metrics.sweep import THRESHOLDS, SeedCounts, seed_labels
+from wsss.metrics.confusion import IGNORE, Counts, MaskScores, confusion_counts, label_pixels, mask_scores
+from wsss.metrics.sweep import THRESHOLDS, SeedCounts, reaching, seed_labels, strongest_labels
 
 __all__ = [
     "IGNORE",
@@ -15,6 +15,9 @@ __all__ = [
     "MaskScores",
     "SeedCounts",
     "confusion_counts",
+    "label_pixels",
     "mask_scores",
+    "reaching",
     "seed_labels",
+    "strongest_labels",
 ]

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.metrics.counting import Counts, counted
+
 IGNORE = 255
-Counts = NDArray[np.int64]
+
+
+def label_pixels(labels: NDArray[np.uint8]) -> Counts:
+    """(H, W) uint8 -> (256,) int64: pixels of every label."""
+    return counted(labels, IGNORE + 1)
 
 
 def confusion_counts(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], labels: int) -> Counts:
@@ -30,7 +36,7 @@ def confusion_counts(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], la
         raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in size")
     # All pairs of bytes are counted: picking out the pixels that count would take longer than the counting.
     pairs = truth.astype(np.uint16) << 8 | prediction
-    counts = np.bincount(pairs.ravel(), minlength=(IGNORE + 1) ** 2).reshape(IGNORE + 1, IGNORE + 1)[:IGNORE]
+    counts = counted(pairs, (IGNORE + 1) ** 2).reshape(IGNORE + 1, IGNORE + 1)[:IGNORE]
     rows, columns = np.flatnonzero(counts.any(1)), np.flatnonzero(counts[:, :IGNORE].any(0))
     highest = max(*rows[-1:].tolist(), *columns[-1:].tolist(), 0, 0)
     if highest >= labels:

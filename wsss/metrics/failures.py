@@ -22,13 +22,15 @@ below 10 pixels included.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import label as connected_components
 
 from wsss.metrics.confusion import IGNORE, Counts
-from wsss.metrics.windows import Labels, dilated, uniform
+from wsss.metrics.counting import counted
+from wsss.metrics.windows import Labels, dilated, eroded, uniform
 
 MIN_OBJECT = 10
 SIZES = ("tiny", "small", "medium", "large")
@@ -113,10 +115,13 @@ def depth_radii(height: int, width: int) -> list[int]:
 
 def _depth(truth: Labels) -> tuple[Labels, NDArray[np.bool_]]:
     """(H, W) depth steps 0..4 reached, and thin parts."""
-    depth = np.zeros(truth.shape, np.uint8)
+    radii = depth_radii(*truth.shape)
+    core = uniform(truth, radii[0])
+    depth = core.astype(np.uint8)
     thin = np.zeros(truth.shape, bool)
-    for step, radius in enumerate(depth_radii(*truth.shape)):
-        core = uniform(truth, radius)
+    for step, (before, radius) in enumerate(pairwise(radii), start=1):
+        # Windows of the smaller radius that overlap and hold one label each hold the same one.
+        core = eroded(core, radius - before)
         depth += core
         if step == THIN_STEP:
             # A core pixel's window holds its own label alone, so dilating the cores of all labels at once
@@ -181,7 +186,7 @@ def _by_depth_and_thin(
     kinds = truth.astype(np.uint16) * np.uint16(4 * len(DEPTHS))
     kinds += depth * np.uint8(4) + thin * np.uint8(2) + found
     shape = (IGNORE + 1, len(DEPTHS), 2, 2)
-    counts = np.bincount(kinds.ravel(), minlength=math.prod(shape)).reshape(shape)[:labels]
+    counts = counted(kinds, math.prod(shape)).reshape(shape)[:labels]
     counts[0] = 0
     pairs = np.stack([counts[..., 1], counts.sum(-1)], axis=-1)  # found, and all
     return pairs.sum(2), pairs[:, :, 1].sum(1)

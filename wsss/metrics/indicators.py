@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.metrics.confusion import label_pixels
 from wsss.metrics.sweep import THRESHOLDS
 from wsss.metrics.windows import Labels
 
@@ -26,8 +27,9 @@ def agreement(first: Labels, second: Labels) -> float:
     Plain overlap grows with the objects' size, so it would favour masks that cover everything; kappa takes out
     what two unrelated maps of these sizes share by chance (Cohen 1960). 255 is a label like any other.
     """
-    shares = [np.bincount(labels.ravel(), minlength=256) / labels.size for labels in (first, second)]
-    return float(_kappa(np.asarray((first == second).mean()), np.asarray((shares[0] * shares[1]).sum())))
+    shares = [label_pixels(labels) / labels.size for labels in (first, second)]
+    same = np.asarray(np.count_nonzero(first == second) / first.size)
+    return float(_kappa(same, np.asarray((shares[0] * shares[1]).sum())))
 
 
 def agreement_curve(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.metrics.confusion import IGNORE, Counts
+from wsss.metrics.confusion import IGNORE, Counts, label_pixels
 from wsss.metrics.steps import Steps
 
 THRESHOLDS: tuple[float, ...] = tuple(round(0.01 * step, 2) for step in range(1, 100))
@@ -25,7 +25,11 @@ def seed_labels(
     Returns:
         (H, W) uint8 labels 0..C.
     """
-    label, value = strongest_labels(cams, classes)
+    return reaching(*strongest_labels(cams, classes), threshold)
+
+
+def reaching(label: NDArray[np.uint8], value: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+    """The seed (H, W) of what `strongest_labels` finds."""
     return np.where(value >= np.float32(threshold), label, np.uint8(0))
 
 
@@ -64,23 +68,22 @@ class SeedCounts:
         self._right: Counts = np.zeros((labels, bins), np.int64)  # those of them that are of that class
         self._background: Counts = np.zeros(bins, np.int64)  # pixels that are background
 
-    def add(self, truth: NDArray[np.uint8], cams: NDArray[np.floating], classes: NDArray[np.integer]) -> None:
+    def add(self, truth: NDArray[np.uint8], label: NDArray[np.uint8], value: NDArray[np.float32]) -> None:
         """Count one image.
 
         Args:
             truth: (H, W) labels or 255.
-            cams: (K, H, W) in [0, 1], on the truth's grid; K may be 0.
-            classes: (K,) classes 0..C-1 of the maps.
+            label: (H, W) each pixel's strongest class, see `strongest_labels`.
+            value: (H, W) float32 its CAM in [0, 1].
         """
         labels, bins = self._strongest.shape
-        label, value = strongest_labels(cams, classes)
         # Every pixel is of one kind: ignored or not, background or not, right or not. One count without
         # picking any out.
         kind = (truth == label) | (truth == 0) * np.uint8(2) | (truth == IGNORE) * np.uint8(4)
         cells = label * np.int32(bins) + self._steps.reached(value)
         counts = np.bincount((cells * np.int32(8) + kind).ravel(), minlength=labels * bins * 8)
         counted = counts.reshape(labels, bins, 2, 2, 2)[:, :, 0]  # (label, reached, background, right)
-        self._truth += np.bincount(truth.ravel(), minlength=IGNORE + 1)[:labels]
+        self._truth += label_pixels(truth)[:labels]
         self._strongest += counted.sum((2, 3))
         self._right += counted[..., 1].sum(2)
         self._background += counted[:, :, 1].sum((0, 2))

@@ -77,7 +77,7 @@ class Tally:
         confusion = confusion_counts(truth, prediction, labels)
         boundary = boundary_counts(truth, prediction, labels)
         failures = failure_counts(truth, prediction, labels)
-        ignored = np.array([(truth == IGNORE).sum(), truth.size], np.int64)
+        ignored = np.array([np.count_nonzero(truth == IGNORE), truth.size], np.int64)
         row = Row(_label_rows(confusion, boundary), _failure_row(failures))
         return cls(confusion, boundary, failures, ignored, {image_id: row})
 

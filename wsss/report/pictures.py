@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsss.overview import Rgb, paint_cams, paint_labels
+from wsss.overview import Rgb, darkened, paint_cams, paint_labels
 from wsss.report.charts import data_uri
 from wsss.resize import resize_image, resize_labels, resize_maps, working_size
 
@@ -50,9 +50,14 @@ def error_map(image: Rgb, truth: NDArray[np.uint8], prediction: NDArray[np.uint8
     return _painted_errors(image, error_kinds(truth, prediction))
 
 
+def small(image: Rgb) -> Rgb:
+    """An image at the size at which it is painted; the functions below take it at any size."""
+    return resize_image(image, _small(image))
+
+
 def photograph_uri(image: Rgb) -> str:
     """The photograph, small."""
-    return _uri(resize_image(image, _small(image)))
+    return _uri(small(image))
 
 
 def cams_uri(image: Rgb, cams: NDArray[np.float32], labels: list[int]) -> str:
@@ -75,10 +80,9 @@ def error_uri(image: Rgb, truth: NDArray[np.uint8], prediction: NDArray[np.uint8
 
 
 def _painted_errors(image: Rgb, kinds: NDArray[np.uint8]) -> Rgb:
-    grey = np.repeat(image.mean(2, keepdims=True), 3, 2) * 0.45
-    colours = np.array([(0, 0, 0), *ERRORS.values()], dtype=np.float64)
-    shown = np.where(kinds[..., None] > 0, colours[kinds], grey)
-    return np.asarray(shown.round(), dtype=np.uint8)
+    grey = darkened(image, 0.45).round().astype(np.uint8)
+    colours = np.array([(0, 0, 0), *ERRORS.values()], np.uint8)
+    return np.where(kinds[..., None] > 0, colours[kinds], grey[..., None])
 
 
 def _small(image: Rgb) -> tuple[int, int]:
