@@ -57,7 +57,7 @@ def test_no_stage_reads_measures_that_know_the_truth() -> None:
 @pytest.mark.parametrize(
     ("library", "owner"),
     [
-        ("h5py", "artifacts.py"),
+        ("h5py", "hdf5.py"),
         ("pydensecrf", "crf.py"),
         ("onnxruntime", "onnx_network.py"),
         ("onnxscript", "onnx_graph.py"),

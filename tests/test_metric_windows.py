@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from wsss.metrics.counting import counted
 from wsss.metrics.windows import Labels, dilated, eroded, uniform, window_max
 
 SHAPES = ((1, 1), (1, 2), (1, 17), (23, 1), (2, 31), (7, 9), (24, 17), (70, 90), (150, 130))
@@ -178,3 +179,14 @@ def test_inputs_stay_as_they_are_and_types_are_kept() -> None:
     assert uniform(image, 2).dtype == np.bool_
     assert dilated(image == 1, 2).dtype == np.bool_
     np.testing.assert_array_equal(image, before)
+
+
+@given(seed=st.integers(0, 10_000), shape=st.sampled_from([(0,), (0, 4), *SHAPES]), bins=st.integers(1, 300))
+@settings(max_examples=60, deadline=None)
+def test_counting_by_runs_is_counting(seed: int, shape: tuple[int, ...], bins: int) -> None:
+    random = np.random.default_rng(seed)
+    values = np.repeat(random.integers(0, bins, shape), random.integers(1, 5), axis=0).astype(np.uint16)
+    for view in (values, values.T, values[::-1]):
+        found = counted(view, bins)
+        assert found.dtype == np.int64
+        np.testing.assert_array_equal(found, np.bincount(view.ravel(), minlength=bins))

@@ -1,4 +1,4 @@
-"""Artifacts: one HDF5 file per stage and fingerprint, written atomically. The only importer of h5py.
+"""Artifacts: one HDF5 file per stage and fingerprint, written atomically.
 
 A file under its final name is complete: it is written under a temporary one, flushed, synced and renamed.
 Stages that work image by image write immutable shards first and merge them, so a restart goes on after the
@@ -19,13 +19,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 from numpy.typing import NDArray
 
-from wsss import processes
-from wsss.files import OF_THE_MACHINE, atomic_path, is_sealed, require_room, seal
-from wsss.global_heap import never_ends
+from wsss import hdf5, processes
+from wsss.files import atomic_path, is_sealed, require_room, seal
+from wsss.hdf5 import Arrays, DamagedArtifactError, damage_named
 from wsss.json_files import canonical_json, parse_json
 from wsss.progress import Pace
 from wsss.stamp import SCHEMA, Stamp
@@ -33,11 +31,7 @@ from wsss.stamp import SCHEMA, Stamp
 SHARD_SIZE = 64
 """Images per shard: what an interruption can cost at most."""
 
-Arrays = Mapping[str, NDArray[Any]]
-
-
-class DamagedArtifactError(Exception):
-    """A file under a final name that is not the artifact it should be. The message names file and reason."""
+__all__ = ["Arrays", "Artifact", "DamagedArtifactError", "write_artifact", "write_sharded"]
 
 
 def write_artifact(
@@ -58,15 +52,15 @@ def write_artifact(
         sealed: append a checksum (see `wsss.files.seal`): for what is no final result.
     """
     with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w", libver=_FORMAT) as file:
+        with hdf5.create(temporary) as file:
             _write_stamp(file, stamp)
             _put_groups(file, groups or {})
             ids = []
             for index, (image_id, arrays) in enumerate(images):
                 ids.append(image_id)
                 for name, array in arrays.items():
-                    _put(file, f"{name}/{index:06d}", array)
-            _put_ids(file, ids)
+                    hdf5.put(file, f"{name}/{index:06d}", array)
+            hdf5.put_texts(file, "ids", ids)
         if sealed:
             seal(temporary)
 
@@ -126,11 +120,11 @@ class Artifact:
 
     def __init__(self, path: Path, *, fingerprint: str | None = None) -> None:
         self.path = path
-        self._file: h5py.File | None = None
+        self._file: hdf5.File | None = None
         self._pid = -1
-        with _damage_named(f"{path}: not a whole artifact"):
+        with damage_named(f"{path}: not a whole artifact"):
             self.stage, self.fingerprint, classes = (
-                self._attribute(key) for key in ("stage", "fingerprint", "classes")
+                hdf5.read_text(self._open(), key) for key in ("stage", "fingerprint", "classes")
             )
             self.classes: tuple[str, ...] = tuple(parse_json(classes))
             self._open()["ids"]  # written last
@@ -140,11 +134,8 @@ class Artifact:
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """All images, in order."""
-        with _damage_named(f"{self.path}: ids cannot be read"):
-            dataset = self._open()["ids"]
-            _refuse_unless_text(dataset.dtype, self.path, self._open())
-            _refuse_bomb(dataset)
-            return tuple(_texts(dataset))
+        with damage_named(f"{self.path}: ids cannot be read"):
+            return tuple(hdf5.read_texts(self._open(), "ids"))
 
     @cached_property
     def _position(self) -> dict[str, int]:
@@ -159,18 +150,15 @@ class Artifact:
 
     def group(self, name: str) -> dict[str, NDArray[Any]]:
         """All arrays of a group, by name in stored order of names. Raises DamagedArtifactError."""
-        with _damage_named(f"{self.path}: {name} cannot be read"):
-            keys = list(self._open()[name])
+        with damage_named(f"{self.path}: {name} cannot be read"):
+            keys = hdf5.arrays_of(self._open(), name)
         return {key: self._read(f"{name}/{key}") for key in keys}
 
     def check(self) -> None:
         """Read everything once. Raises DamagedArtifactError where a checksum does not hold."""
         _ = self.ids
-        found: list[str] = []
-        with _damage_named(f"{self.path}: cannot be read"):
-            self._open().visititems(
-                lambda n, item: found.append(n) if isinstance(item, h5py.Dataset) else None
-            )
+        with damage_named(f"{self.path}: cannot be read"):
+            found = hdf5.all_arrays(self._open())
         for name in found:
             if name != "ids":
                 self._read(name)
@@ -184,112 +172,31 @@ class Artifact:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_pid": -1}
 
-    def _open(self) -> h5py.File:
+    def _open(self) -> hdf5.File:
         # A handle inherited through fork shares its file offset with the parent: never use it.
         if self._file is None or self._pid != os.getpid():
-            self._file = h5py.File(self.path, "r")
+            self._file = hdf5.open_to_read(self.path)
             self._pid = os.getpid()
         return self._file
 
-    def _attribute(self, key: str) -> str:
-        file = self._open()
-        _refuse_unless_text(file.attrs.get_id(key).dtype, self.path, file)
-        value = file.attrs[key]
-        return value.decode() if isinstance(value, bytes) else str(value)
-
     def _read(self, name: str) -> NDArray[Any]:
-        with _damage_named(f"{self.path}: {name} cannot be read"):
-            dataset = self._open()[name]
-            if dataset.dtype.kind not in "biuf":
-                raise ValueError("not an array of numbers")
-            _refuse_bomb(dataset)
-            value: NDArray[Any] = dataset[()]
-            return np.asarray(value)
+        with damage_named(f"{self.path}: {name} cannot be read"):
+            return hdf5.read_array(self._open(), name)
 
 
-_FORMAT = "v110"
-"""Files for HDF5 1.10 (2016) and later: a small array costs 300 bytes beside its content, not 2,500."""
-_FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
-"""What h5py raises on damaged files."""
-_RATIO = 1100
-"""Deflate makes nothing smaller than by a factor of 1032."""
-LARGEST = 1 << 33
-"""Bytes of one array; a small file can claim to hold any number."""
-
-
-@contextlib.contextmanager
-def _damage_named(what: str) -> Iterator[None]:
-    """Raise DamagedArtifactError for what damage makes h5py raise in the block, OSError for the machine's faults."""
-    try:
-        yield
-    except _FAULTS as error:
-        if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
-            raise OSError(error.errno, f"{what} ({os.strerror(error.errno)})") from None
-        raise DamagedArtifactError(f"{what} ({error})") from None
-
-
-def _refuse_bomb(item: Any) -> None:
-    """Refuse what would take far more memory than the file has bytes for, and what lies in other files."""
-    if not isinstance(item, h5py.Dataset) or item.shape is None:
-        raise ValueError("not an array")
-    if item.external or item.is_virtual:
-        raise ValueError("an array in another file")
-    if item.nbytes > LARGEST or item.nbytes > _RATIO * item.id.get_storage_size():
-        raise ValueError(f"{item.nbytes:,} bytes unpacked from {item.id.get_storage_size():,}")
-
-
-def _refuse_unless_text(kind: np.dtype[Any], path: Path, file: h5py.File) -> None:
-    """Texts of a fixed length, as they are written here; or of any length, as older versions wrote them."""
-    if kind.kind not in "SO":
-        raise ValueError("not a text")
-    if kind.kind == "O" and (file.id.get_create_plist().get_sizes() != (8, 8) or never_ends(path)):
-        raise ValueError("a heap of texts that HDF5 would never have done with reading")
-
-
-def _texts(dataset: h5py.Dataset) -> list[str]:
-    """Texts of either kind."""
-    return [text.decode() for text in dataset[:].tolist()]
-
-
-def _as_text(values: Sequence[str]) -> NDArray[np.bytes_]:
-    """UTF-8 texts of one fixed length; see `wsss.global_heap` for why."""
-    encoded = [value.encode() for value in values]
-    longest = max([1, *(len(each) for each in encoded)])
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", longest))
-
-
-def _write_stamp(file: h5py.File, stamp: Stamp) -> None:
+def _write_stamp(file: hdf5.File, stamp: Stamp) -> None:
     for key, value in (asdict(stamp) | {"schema": SCHEMA, "fingerprint": stamp.fingerprint}).items():
         if isinstance(value, int):
             file.attrs[key] = value
         else:
-            file.attrs[key] = _as_text([value if isinstance(value, str) else canonical_json(value)])[0]
+            hdf5.put_text(file, key, value if isinstance(value, str) else canonical_json(value))
 
 
-def _put_groups(file: h5py.File, groups: Mapping[str, Arrays]) -> None:
+def _put_groups(file: hdf5.File, groups: Mapping[str, Arrays]) -> None:
     for group, arrays in groups.items():
         file.create_group(group)
         for name, array in arrays.items():
-            _put(file, f"{group}/{name}", array)
-
-
-def _put(file: h5py.File, name: str, array: NDArray[Any]) -> None:
-    """One data set: a single checksummed chunk, compressed where that pays (integers and half precision)."""
-    array = np.asarray(array)
-    require_room(Path(file.filename), array.nbytes)
-    if array.size == 0 or array.ndim == 0:
-        file.create_dataset(name, data=array)  # HDF5 cannot chunk these
-        return
-    filters: dict[str, Any] = {"fletcher32": True, "chunks": array.shape}
-    if array.dtype == np.float16:
-        filters |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-    elif array.dtype in (np.uint8, np.bool_) or array.dtype.kind == "S":
-        filters |= {"compression": "gzip", "compression_opts": 4}
-    file.create_dataset(name, data=array, **filters)
-
-
-def _put_ids(file: h5py.File, ids: Sequence[str]) -> None:
-    _put(file, "ids", _as_text(ids))
+            hdf5.put(file, f"{group}/{name}", array)
 
 
 def _holds(path: Path, fingerprint: str, ids: Sequence[str]) -> bool:
@@ -312,16 +219,16 @@ def _reported(
 
 def _merge(path: Path, stamp: Stamp, shards: Sequence[Path], groups: Mapping[str, Arrays]) -> None:
     """Copy all shards into one file without decompressing; positions are renumbered."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver=_FORMAT) as file:
+    with atomic_path(path) as temporary, hdf5.create(temporary) as file:
         _write_stamp(file, stamp)
         _put_groups(file, groups)
         ids: list[str] = []
         for shard in shards:
             require_room(temporary, shard.stat().st_size)
-            with h5py.File(shard, "r") as part:
+            with hdf5.open_to_read(shard) as part:
                 for name in sorted(key for key in part if key != "ids"):
                     group = file.require_group(name)
                     for key in part[name]:  # not every image has every field
                         part.copy(f"{name}/{key}", group, name=f"{len(ids) + int(key):06d}")
-                ids += _texts(part["ids"])
-        _put_ids(file, ids)
+                ids += hdf5.read_texts(part, "ids")
+        hdf5.put_texts(file, "ids", ids)

@@ -13,7 +13,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.metrics.confusion import IGNORE, Counts
+from wsss.metrics.confusion import IGNORE
+from wsss.metrics.counting import Counts
 from wsss.metrics.windows import Labels, uniform
 
 BAND = 0.02

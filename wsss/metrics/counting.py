@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 Counts = NDArray[np.int64]
 
 
-def counted(values: NDArray[np.unsignedinteger], bins: int) -> Counts:
+def counted(values: NDArray[np.integer], bins: int) -> Counts:
     """How often each value occurs: ``np.bincount(values.ravel(), minlength=bins)``, for maps in a quarter of its time.
 
     Args:
-        values: of any shape, below ``bins``.
+        values: of any shape, from 0 to below ``bins``.
         bins: N.
 
     Returns:

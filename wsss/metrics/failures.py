@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import label as connected_components
 
-from wsss.metrics.confusion import IGNORE, Counts
-from wsss.metrics.counting import counted
+from wsss.metrics.confusion import IGNORE
+from wsss.metrics.counting import Counts, counted
 from wsss.metrics.windows import Labels, dilated, eroded, uniform
 
 MIN_OBJECT = 10

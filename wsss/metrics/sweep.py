@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.metrics.confusion import IGNORE, Counts, label_pixels
+from wsss.metrics.confusion import IGNORE, label_pixels
+from wsss.metrics.counting import Counts
 from wsss.metrics.steps import Steps
 
 THRESHOLDS: tuple[float, ...] = tuple(round(0.01 * step, 2) for step in range(1, 100))

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.metrics.boundary import boundary_counts
-from wsss.metrics.confusion import IGNORE, Counts, confusion_counts
+from wsss.metrics.confusion import IGNORE, confusion_counts
+from wsss.metrics.counting import Counts
 from wsss.metrics.failures import DEPTHS, SIZES, FailureCounts, failure_counts, no_failures
 from wsss.metrics.windows import Labels
 
