@@ -27,7 +27,7 @@ from wsss.cams import CamViews, class_activation_views
 from wsss.device import autocast, choose_device, choose_precision
 from wsss.in_order import in_order
 from wsss.interrupt import check
-from wsss.memory import giving_back
+from wsss.memory import reusing_memory
 from wsss.metrics import THRESHOLDS
 from wsss.metrics.indicators import agreement_curve, colour_information_curve
 from wsss.networks import MultiExitNetwork, PlainNetwork
@@ -45,7 +45,7 @@ def compute(context: Context) -> None:
     threads = max(1, loader_workers(context.config.run, accelerator=True)) if device.type == "cuda" else 1
 
     def produce(ids: Sequence[str]) -> Iterator[Arrays]:
-        images = giving_back(samples[image_id] for image_id in ids)
+        images = reusing_memory(samples[image_id] for image_id in ids)
         for arrays in in_order(work, images, threads=threads):
             check()
             yield arrays

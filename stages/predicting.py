@@ -33,7 +33,7 @@ from wsss.config import RunConfig
 from wsss.errors import UserError, listed
 from wsss.interrupt import check
 from wsss.json_files import canonical_json
-from wsss.memory import giving_back
+from wsss.memory import reusing_memory
 from wsss.onnx_network import OnnxNetwork
 from wsss.output_folder import OutputFolder
 from wsss.overlay import encode_overlay
@@ -206,7 +206,7 @@ def _predict_all(
     """The loop over photographs; with a CRF, up to ``ahead`` of them wait for its processes."""
     waiting: deque[tuple[_Job, UInt8, Future[UInt8]]] = deque()
     try:
-        for photograph in giving_back(photographs):
+        for photograph in reusing_memory(photographs):
             check()
             try:
                 data = read_bytes(photograph.source)

@@ -23,7 +23,7 @@ from wsss.device import autocast, choose_device, choose_precision
 from wsss.errors import UserError, listed
 from wsss.folding import folded
 from wsss.interrupt import check
-from wsss.memory import giving_back
+from wsss.memory import reusing_memory
 from wsss.networks import MultiExitNetwork
 from wsss.predict import exit_probabilities, label_probabilities
 from wsss.progress import progress_bar
@@ -52,7 +52,7 @@ def compute(context: Context) -> None:
     with progress_bar(len(samples), "predict", "img") as bar:
 
         def produce(ids: Sequence[str]) -> Iterator[Arrays]:
-            for image_id in giving_back(ids):
+            for image_id in reusing_memory(ids):
                 check()
                 yield predict(samples[image_id])
 
