@@ -19,6 +19,7 @@ from stages.start import run_init
 from wsss import interrupt, processes
 from wsss.errors import UserError
 from wsss.memory import keep_freed_memory
+from wsss.threads import wait_briefly
 
 COOPERATING = ("run", "stage", "predict")
 """Commands that torchrun's processes carry out together; the others are the leader's."""
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     interrupt.install()
     keep_freed_memory()
+    wait_briefly()
     if options.command not in COOPERATING:
         if not processes.leads():
             return 0
