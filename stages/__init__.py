@@ -94,10 +94,10 @@ def _segment_inputs(config: Config) -> tuple[str, ...]:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("classify", 2, _classify, lambda _: (), _weak_training),
+    Stage("classify", 3, _classify, lambda _: (), _weak_training),
     Stage("cams", 4, _cams, lambda _: ("classify",), _weak_training),
     Stage("refine", 1, _refine, lambda _: ("cams",), _weak_training),
-    Stage("segment", 4, _segment, _segment_inputs, _segment_view),
+    Stage("segment", 5, _segment, _segment_inputs, _segment_view),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 

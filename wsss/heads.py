@@ -8,6 +8,8 @@ from wsss import processes
 
 EXIT_STRIDE = 8
 """Shallower maps are pooled to this stride before their exit head: at the stem a head costs 16x as much."""
+VECTOR = 16
+"""Numbers that a processor multiplies at a time."""
 ASPP_RATES = (6, 12, 18, 24)
 LIGHT_RATES = (1, 3, 6)
 
@@ -128,22 +130,47 @@ class PixelHead(nn.Module):
 class ExitHead(nn.Module):
     """The classifier and segmenter of a block that is not the last: pool to stride 8, 1x1 reduce, 3x3, 1x1 to C.
 
-    Its width is that of a narrower block: what reduces is not there to enlarge.
+    It is no wider than its block, since what reduces is not there to enlarge, and a multiple of 16 channels wide where
+    it can be: processors multiply that many at a time (40 channels take 1.8 times as long as 32).
     """
 
     def __init__(self, channels: int, stride: int, classes: int, width: int) -> None:
         super().__init__()
-        self.pooling = max(1, EXIT_STRIDE // stride)
+        self.stride = stride
         width = min(width, channels)
+        width = width // VECTOR * VECTOR or width
         self.body = nn.Sequential(_conv_norm_relu(channels, width, 1), _conv_norm_relu(width, width, 3))
         self.classifier = nn.Conv2d(width, classes, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, C, h', w') logits, h' = ceil(h / pooling)."""
-        if self.pooling > 1:
-            features = F.avg_pool2d(features, self.pooling, ceil_mode=True, count_include_pad=False)
-        maps: Tensor = self.classifier(self.body(features))
+        maps: Tensor = self.classifier(self.body(_at_exit_stride(features, self.stride)))
         return maps
+
+
+class DecoderExitHead(nn.Module):
+    """The classifier and segmenter of a decoder's block that is not the last: pool to stride 8, 1x1 to C.
+
+    As the head behind the last one, and as in deep supervision of U-Nets elsewhere (nnU-Net, Isensee et al., Nature
+    Methods 2021): its maps are rich in context already.
+    """
+
+    def __init__(self, channels: int, stride: int, classes: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, C, h', w') logits, h' = ceil(h / pooling)."""
+        maps: Tensor = self.classifier(_at_exit_stride(features, self.stride))
+        return maps
+
+
+def _at_exit_stride(features: Tensor, stride: int) -> Tensor:
+    pooling = EXIT_STRIDE // stride
+    if pooling < 2:
+        return features
+    return F.avg_pool2d(features, pooling, ceil_mode=True, count_include_pad=False)
 
 
 def _conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:

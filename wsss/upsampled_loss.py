@@ -6,8 +6,8 @@ the cache, and the gradient is made in the same visit, so that (B, C, H, W) neve
 two matrix products, its adjoint the transposed ones. Same mathematics, other roundings.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,74 +37,83 @@ def upsampled_cross_entropy(class_maps: Sequence[Tensor], labels: Tensor, *, ign
         Scalars, float32.
     """
     counted = (labels != ignore)[:, None]
-    index = labels[:, None].where(counted, 0)
-    weight = counted.float()
+    label, weight = labels[:, None].where(counted, 0), counted.float()
+    target = _Target(label, weight, -weight)
     return [
-        _UpsampledCrossEntropy.apply(single.float().contiguous(), index, weight)  # type: ignore[no-untyped-call]
+        _UpsampledCrossEntropy.apply(single.float().contiguous(), target)  # type: ignore[no-untyped-call]
         for single in class_maps
     ]
 
 
+class _Target(NamedTuple):
+    """The labels, prepared once for all maps: (B, 1, H, W) int64, and what each counts, 1 or 0, and its negative."""
+
+    label: Tensor
+    counted: Tensor
+    negative: Tensor
+
+    def piece(self, images: slice, rows: slice) -> "_Target":
+        """Some rows of some images."""
+        return _Target(*(each[images, :, rows] for each in self))
+
+
 class _UpsampledCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, index: Tensor, counted: Tensor) -> Tensor:
+    def forward(ctx: Any, maps: Tensor, target: _Target) -> Tensor:
         with torch.autocast(maps.device.type, enabled=False):
-            loss, gradient = _loss_and_gradient(maps, index, counted)
+            loss, gradient = _loss_and_gradient(maps, target)
         ctx.save_for_backward(gradient)
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * weight, None, None
+        return gradient * weight, None
 
 
-def _loss_and_gradient(maps: Tensor, index: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, C, h, w) float32, (B, 1, H, W) labels and weights -> the summed loss, its gradient (B, C, h, w)."""
-    B, C, h, w = maps.shape
-    H, W = index.shape[2:]
-    down, across = _taps(h, H, maps), _taps(w, W, maps)  # (h, H), (w, W)
+def _loss_and_gradient(maps: Tensor, target: _Target) -> tuple[Tensor, Tensor]:
+    """(B, C, h, w) float32 -> the summed loss, its gradient (B, C, h, w)."""
+    C, (H, W) = maps.shape[1], target.label.shape[2:]
+    down, across = _taps(maps.shape[2], H, maps), _taps(maps.shape[3], W, maps)  # (h, H), (w, W)
+    back = across.t().contiguous()
     # The same for all classes, so nothing changes but that no pixel's logit is above 0: cells are cheaper to shift.
     maps = maps - maps.amax(1, keepdim=True)
-    steep = maps.device.type != "cpu" or bool(
-        maps.amin() < -STEEP
-    )  # an accelerator would have to be waited for
-    images, rows = _piece(C, H, W, maps.device)
-    loss, gradient = maps.new_zeros(()), torch.empty_like(maps)
-    for first in range(0, B, images):
-        chosen = slice(first, first + images)
-        tall = down.t() @ maps[chosen]  # (b, C, H, w)
-        for top in range(0, H, rows):
-            strip = slice(top, top + rows)
-            part, slope = _pixels(
-                tall[:, :, strip] @ across, index[chosen, :, strip], counted[chosen, :, strip], steep=steep
-            )
-            loss += part
-            tall[:, :, strip] = slope @ across.t()
-        gradient[chosen] = down @ tall
-    return loss, gradient
+    # An accelerator would have to be waited for.
+    steep = maps.device.type != "cpu" or bool(maps.amin() < -STEEP)
+    tall = down.t() @ maps  # (B, C, H, w): logits at first, piece by piece their gradient instead
+    pixels = maps.new_empty(0)  # of a piece: memory that is used again
+    own, total = torch.empty_like(target.counted), torch.empty_like(target.counted)
+    for images, rows in _pieces(C, target.label):
+        piece = tall[images, :, rows]
+        lines = piece.reshape(-1, piece.shape[3])
+        if len(pixels) < len(lines):
+            pixels = maps.new_empty((len(lines), W))
+        logits = torch.mm(lines, across, out=pixels[: len(lines)]).view(*piece.shape[:3], W)
+        if steep:
+            logits.sub_(logits.amax(1, keepdim=True))
+        slope = _slope(logits, target.piece(images, rows), own[images, :, rows], total[images, :, rows])
+        piece.copy_(torch.mm(slope.view(-1, W), back, out=lines).view(piece.shape))
+    loss = ((total.log_() - own) * target.counted).sum()
+    return loss, down @ tall
 
 
-def _pixels(logits: Tensor, index: Tensor, counted: Tensor, *, steep: bool) -> tuple[Tensor, Tensor]:
-    """(b, C, H', W), overwritten, and (b, 1, H', W) twice -> the summed loss, its gradient (b, C, H', W)."""
-    if steep:
-        logits.sub_(logits.amax(1, keepdim=True))
-    own = logits.gather(1, index)
+def _slope(logits: Tensor, target: _Target, own: Tensor, total: Tensor) -> Tensor:
+    """(b, C, H', W), overwritten: the loss's gradient. Fills in, (b, 1, H', W), the labels' logits and the sums."""
+    torch.gather(logits, 1, target.label, out=own)
     exponential = logits.exp_()
-    total = exponential.sum(1, keepdim=True)
-    loss = ((total.log() - own) * counted).sum()
-    slope = exponential.mul_(counted / total).scatter_add_(1, index, -counted)
-    return loss, slope
+    torch.sum(exponential, 1, keepdim=True, out=total)
+    return exponential.mul_(target.counted / total).scatter_add_(1, target.label, target.negative)
 
 
-def _piece(C: int, H: int, W: int, device: torch.device) -> tuple[int, int]:
-    """Whole images at once, or about equally many rows of one image where it is larger than a piece."""
-    values = PIECE_CPU * torch.get_num_threads() if device.type == "cpu" else PIECE_ACCELERATOR
-    if images := values // (C * H * W):
-        return images, H
-    strips = min(H, -(-C * H * W // values))
-    return 1, -(-H // strips)
+def _pieces(C: int, index: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Whole images together, or about equally many rows of one image where it is larger than a piece."""
+    B, _, H, W = index.shape
+    values = PIECE_CPU * torch.get_num_threads() if index.device.type == "cpu" else PIECE_ACCELERATOR
+    images, strips = max(1, values // (C * H * W)), min(H, -(-C * H * W // values))
+    for first in range(0, B, images):
+        for top in range(0, H, -(-H // strips)):
+            yield slice(first, first + images), slice(top, top + -(-H // strips))
 
 
 def _taps(cells: int, pixels: int, like: Tensor) -> Tensor:
