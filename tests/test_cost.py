@@ -98,10 +98,11 @@ def slow(maps: Tensor, labels: Tensor) -> Tensor:
     grid=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     piece=st.sampled_from([1, 50, 300, 1 << 20]),
+    band=st.sampled_from([(12, 48), (1, 1), (2, 3)]),
 )
 @settings(max_examples=60, deadline=None)
 def test_loss_and_gradient_equal_interpolate_and_cross_entropy(
-    seed: int, grid: tuple[int, int], size: tuple[int, int], piece: int
+    seed: int, grid: tuple[int, int], size: tuple[int, int], piece: int, band: tuple[int, int]
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     maps = 5 * torch.randn(3, 4, *grid, generator=generator)
@@ -111,6 +112,8 @@ def test_loss_and_gradient_equal_interpolate_and_cross_entropy(
     got = maps.clone().requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(upsampled_loss, "PIECE_CPU", piece)
+        patch.setattr(upsampled_loss, "BAND_CELLS", band[0])
+        patch.setattr(upsampled_loss, "BAND_PIXELS", band[1])
         (loss,) = upsampled_cross_entropy([got], labels, ignore=255)
     reference = slow(wanted, labels)
     (3 * reference).backward()  # type: ignore[no-untyped-call]
@@ -139,6 +142,18 @@ def test_loss_between_far_apart_cells_is_exact() -> None:
     assert float(loss.detach()) == pytest.approx(float(slow(maps.detach(), labels)), rel=1e-6)
     assert maps.grad is not None
     assert maps.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("side", [24, 96])
+def test_wide_maps_are_upsampled_in_bands(side: int) -> None:
+    maps = torch.randn(1, 3, 2, side, requires_grad=True)
+    labels = torch.randint(0, 3, (1, 4, 192))
+    (loss,) = upsampled_cross_entropy([maps], labels, ignore=255)
+    (gradient,) = torch.autograd.grad(loss, maps)
+    reference = slow(maps, labels)
+    (wanted,) = torch.autograd.grad(reference, maps)
+    torch.testing.assert_close(loss, reference)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_maps_share_their_labels() -> None:

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from tests.networks import CHANNELS, tiny_backbone, tiny_multi_exit, tiny_plain
-from wsss.heads import AsppHead, DecoderExitHead, ExitHead, LightHead
+from wsss.heads import AsppHead, ExitHead, LightHead
 from wsss.networks import MultiExitNetwork, PlainNetwork, classification_network, segmentation_network
 
 IMAGES = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(5))
@@ -107,25 +106,6 @@ def test_segmentation_networks_have_a_background_channel(kind: str) -> None:
 )
 def test_exit_heads_are_no_wider_than_their_block(channels: int, width: int, expected: int) -> None:
     assert ExitHead(channels, 8, 3, width).classifier.in_channels == expected
-
-
-def test_exits_of_a_decoder_are_heads_as_the_last_block_has() -> None:
-    backbone = tiny_backbone()
-    network = segmentation_network(
-        backbone, 3, structure="ushape", head="light", head_channels=16, decoder_channels=16
-    )
-    exits = MultiExitNetwork(network, classes=4).exits
-    encoder = len(backbone.channels)
-    assert all(isinstance(head, ExitHead) for head in exits[:encoder])
-    assert len(exits[encoder:]) == encoder - 1
-    assert all(isinstance(head, DecoderExitHead) for head in exits[encoder:])
-
-
-@pytest.mark.parametrize("stride", [2, 4, 8, 16])
-def test_a_decoders_exit_head_classifies_means_of_its_map(stride: int) -> None:
-    head, maps = DecoderExitHead(6, stride, 3), torch.randn(2, 6, 16, 8)
-    pooled = maps if stride > 4 else F.avg_pool2d(maps, 8 // stride)
-    torch.testing.assert_close(head(maps), F.conv2d(pooled, head.classifier.weight, head.classifier.bias))
 
 
 def test_exit_head_of_one_pixel_maps() -> None:

@@ -136,7 +136,7 @@ class ExitHead(nn.Module):
 
     def __init__(self, channels: int, stride: int, classes: int, width: int) -> None:
         super().__init__()
-        self.stride = stride
+        self.pooling = max(1, EXIT_STRIDE // stride)
         width = min(width, channels)
         width = width // VECTOR * VECTOR or width
         self.body = nn.Sequential(_conv_norm_relu(channels, width, 1), _conv_norm_relu(width, width, 3))
@@ -144,33 +144,10 @@ class ExitHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, C, h', w') logits, h' = ceil(h / pooling)."""
-        maps: Tensor = self.classifier(self.body(_at_exit_stride(features, self.stride)))
+        if self.pooling > 1:
+            features = F.avg_pool2d(features, self.pooling, ceil_mode=True, count_include_pad=False)
+        maps: Tensor = self.classifier(self.body(features))
         return maps
-
-
-class DecoderExitHead(nn.Module):
-    """The classifier and segmenter of a decoder's block that is not the last: pool to stride 8, 1x1 to C.
-
-    As the head behind the last one, and as in deep supervision of U-Nets elsewhere (nnU-Net, Isensee et al., Nature
-    Methods 2021): its maps are rich in context already.
-    """
-
-    def __init__(self, channels: int, stride: int, classes: int) -> None:
-        super().__init__()
-        self.stride = stride
-        self.classifier = nn.Conv2d(channels, classes, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, D, h, w) -> (B, C, h', w') logits, h' = ceil(h / pooling)."""
-        maps: Tensor = self.classifier(_at_exit_stride(features, self.stride))
-        return maps
-
-
-def _at_exit_stride(features: Tensor, stride: int) -> Tensor:
-    pooling = EXIT_STRIDE // stride
-    if pooling < 2:
-        return features
-    return F.avg_pool2d(features, pooling, ceil_mode=True, count_include_pad=False)
 
 
 def _conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wsss.backbones import Backbone
 from wsss.decoders import Decoder
-from wsss.heads import AsppHead, CamHead, DecoderExitHead, ExitHead, LightHead, PixelHead
+from wsss.heads import AsppHead, CamHead, ExitHead, LightHead, PixelHead
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class MultiExitNetwork(nn.Module):
         classes: channels of every class map.
         exits: blocks that get an exit, 1 = shallowest; a decoder's are counted on from the encoder's. The last
             block may be named or not. Empty: all blocks.
-        width: channels inside an encoder block's exit head; fewer where its block has fewer.
+        width: channels inside an exit head; fewer where its block has fewer.
         project: channels of the projected feature maps (``sr_maps="features"``); 0 for none.
 
     Raises:
@@ -102,12 +102,8 @@ class MultiExitNetwork(nn.Module):
         others = sorted(set(exits or range(1, depth)) - {depth})
         self.blocks = [block - 1 for block in others]
         self.plain = plain
-        encoder = len(plain.backbone.channels)
         self.exits = nn.ModuleList(
-            ExitHead(channels[index], strides[index], classes, width)
-            if index < encoder
-            else DecoderExitHead(channels[index], strides[index], classes)
-            for index in self.blocks
+            ExitHead(channels[index], strides[index], classes, width) for index in self.blocks
         )
         self.projections = nn.ModuleList(
             nn.Conv2d(channels[index], project, 1) for index in [*self.blocks, depth - 1] if project

@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-PIECE_CPU = 1 << 20
-"""Logits at once per thread of a CPU: 4 MiB. Fewer fit the cache better, but leave threads waiting for each other."""
+PIECE_CPU = 1 << 21
+"""Logits at once per thread of a CPU: 8 MiB. Fewer fit the cache better, but leave threads waiting for each other."""
 PIECE_ACCELERATOR = 1 << 25
 """Logits at once elsewhere: 128 MiB, enough for the launch of a kernel not to count."""
+BAND_CELLS, BAND_PIXELS = 12, 48
+"""Least of each in a part of a row that a CPU upsamples at a time."""
 STEEP = 100.0
 """Where a cell's logits lie closer together than this, exponentials of pixels stay far from float32's limits."""
 
@@ -75,8 +77,8 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
 def _loss_and_gradient(maps: Tensor, target: _Target) -> tuple[Tensor, Tensor]:
     """(B, C, h, w) float32 -> the summed loss, its gradient (B, C, h, w)."""
     C, (H, W) = maps.shape[1], target.label.shape[2:]
-    down, across = _taps(maps.shape[2], H, maps), _taps(maps.shape[3], W, maps)  # (h, H), (w, W)
-    back = across.t().contiguous()
+    down = _taps(maps.shape[2], H, maps)  # (h, H)
+    bands = _bands(_taps(maps.shape[3], W, maps))
     # The same for all classes, so nothing changes but that no pixel's logit is above 0: cells are cheaper to shift.
     maps = maps - maps.amax(1, keepdim=True)
     # An accelerator would have to be waited for.
@@ -89,21 +91,27 @@ def _loss_and_gradient(maps: Tensor, target: _Target) -> tuple[Tensor, Tensor]:
         lines = piece.reshape(-1, piece.shape[3])
         if len(pixels) < len(lines):
             pixels = maps.new_empty((len(lines), W))
-        logits = torch.mm(lines, across, out=pixels[: len(lines)]).view(*piece.shape[:3], W)
+        flat = pixels[: len(lines)]
+        for band in bands:
+            torch.mm(lines[:, band.cells], band.taps, out=flat[:, band.pixels])
+        logits = flat.view(*piece.shape[:3], W)
         if steep:
             logits.sub_(logits.amax(1, keepdim=True))
-        slope = _slope(logits, target.piece(images, rows), own[images, :, rows], total[images, :, rows])
-        piece.copy_(torch.mm(slope.view(-1, W), back, out=lines).view(piece.shape))
+        _to_slope(logits, target.piece(images, rows), own[images, :, rows], total[images, :, rows])
+        lines.zero_()
+        for band in bands:
+            lines[:, band.cells].addmm_(flat[:, band.pixels], band.back)
+        piece.copy_(lines.view(piece.shape))
     loss = ((total.log_() - own) * target.counted).sum()
     return loss, down @ tall
 
 
-def _slope(logits: Tensor, target: _Target, own: Tensor, total: Tensor) -> Tensor:
-    """(b, C, H', W), overwritten: the loss's gradient. Fills in, (b, 1, H', W), the labels' logits and the sums."""
+def _to_slope(logits: Tensor, target: _Target, own: Tensor, total: Tensor) -> None:
+    """Logits (b, C, H', W) become the loss's gradient. Fills in, (b, 1, H', W), the labels' logits and the sums."""
     torch.gather(logits, 1, target.label, out=own)
     exponential = logits.exp_()
     torch.sum(exponential, 1, keepdim=True, out=total)
-    return exponential.mul_(target.counted / total).scatter_add_(1, target.label, target.negative)
+    exponential.mul_(target.counted / total).scatter_add_(1, target.label, target.negative)
 
 
 def _pieces(C: int, index: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -114,6 +122,32 @@ def _pieces(C: int, index: Tensor) -> Iterator[tuple[slice, slice]]:
     for first in range(0, B, images):
         for top in range(0, H, -(-H // strips)):
             yield slice(first, first + images), slice(top, top + -(-H // strips))
+
+
+class _Band(NamedTuple):
+    """Pixels that lie side by side, the cells that they depend on, and the weights (cells, pixels) and transposed."""
+
+    pixels: slice
+    cells: slice
+    taps: Tensor
+    back: Tensor
+
+
+def _bands(taps: Tensor) -> list[_Band]:
+    """The parts of a product with ``taps`` (w, W) that are not all zero: a pixel lies between two cells.
+
+    An accelerator multiplies all at once; a CPU's time goes by the number of products.
+    """
+    w, W = taps.shape
+    count = max(1, min(w // BAND_CELLS, W // BAND_PIXELS)) if taps.device.type == "cpu" else 1
+    found = []
+    for first in range(0, W, -(-W // count)):
+        pixels = slice(first, min(W, first + -(-W // count)))
+        used = taps[:, pixels].any(1).nonzero()
+        cells = slice(int(used[0]), int(used[-1]) + 1) if count > 1 else slice(0, w)
+        part = taps[cells, pixels]
+        found.append(_Band(pixels, cells, part.contiguous(), part.t().contiguous()))
+    return found
 
 
 def _taps(cells: int, pixels: int, like: Tensor) -> Tensor:

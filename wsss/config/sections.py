@@ -83,7 +83,7 @@ class TrainConfig:
     )
     exit_channels: int = option(
         64,
-        "width of an encoder block's exit head after its 1x1 reduction; that of its block where this is less",
+        "width of an exit head after its 1x1 reduction; that of its block where this is less",
         low=8,
         high=1024,
     )
