@@ -2,7 +2,7 @@
 
 torch's CPU threads (GNU OpenMP's) wait for the next piece of work by spinning, by default for many milliseconds. Where
 another program has the core that a thread needs, the others spin through its time slices: beside a second training on
-two cores a step took more than twenty times as long as alone. Spinning for half a millisecond and then sleeping it
+two cores a step took 4 to more than 18 times as long as alone. Spinning for half a millisecond and then sleeping it
 takes 2.6 times as long, and alone as long as before.
 """
 
