@@ -76,9 +76,8 @@ def test_the_largest_are_kept_in_loops_alone() -> None:
 @GLIBC
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no /proc")
 def test_loops_give_memory_back_now_and_then() -> None:
-    before = _run(
-        _RESIDENT
-    )  # memory at the beginning of each round and after the last, over that in the first
+    # Memory at the beginning of each round and after the last, over that at the end of the first.
+    before = _run(_RESIDENT)
     assert len(before) == 2 * IMAGES + 1
     for index, share in enumerate(before):
         assert (share < 0.7) == (index % IMAGES == 0), (index, before)

@@ -2,8 +2,8 @@
 
 `torch.nn.functional.interpolate` and ``cross_entropy`` keep several tensors of (B, C, H, W) per exit until the
 backward pass, which costs more than an exit head: here pixels are visited a piece at a time, small enough for
-the cache, and the gradient is made in the same visit, so that (B, C, H, W) never exists. Bilinear upsampling is
-two matrix products, its adjoint the transposed ones. Same mathematics, other roundings.
+the cache, and the gradient is made in the same visit, so that (B, C, H, W) never exists, only (B, C, H, w). Bilinear
+upsampling is two matrix products, its adjoint the transposed ones. Same mathematics, other roundings.
 """
 
 from collections.abc import Iterator, Sequence
@@ -136,15 +136,18 @@ class _Band(NamedTuple):
 def _bands(taps: Tensor) -> list[_Band]:
     """The parts of a product with ``taps`` (w, W) that are not all zero: a pixel lies between two cells.
 
-    An accelerator multiplies all at once; a CPU's time goes by the number of products.
+    A CPU's time goes by the number of products. An accelerator multiplies all at once: looking for zeros would mean
+    waiting for it.
     """
     w, W = taps.shape
-    count = max(1, min(w // BAND_CELLS, W // BAND_PIXELS)) if taps.device.type == "cpu" else 1
+    count = min(w // BAND_CELLS, W // BAND_PIXELS) if taps.device.type == "cpu" else 1
+    if count < 2:
+        return [_Band(slice(0, W), slice(0, w), taps, taps.t().contiguous())]
     found = []
     for first in range(0, W, -(-W // count)):
         pixels = slice(first, min(W, first + -(-W // count)))
         used = taps[:, pixels].any(1).nonzero()
-        cells = slice(int(used[0]), int(used[-1]) + 1) if count > 1 else slice(0, w)
+        cells = slice(int(used[0]), int(used[-1]) + 1)
         part = taps[cells, pixels]
         found.append(_Band(pixels, cells, part.contiguous(), part.t().contiguous()))
     return found
