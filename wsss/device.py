@@ -45,6 +45,21 @@ def choose_precision(config: RunConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if quicker else torch.float32
 
 
+def choose_integers(config: RunConfig, device: torch.device) -> bool:
+    """Whether ``auto`` computes convolutions in 8-bit integers where no gradient is needed.
+
+    On a CPU that multiplies these quickly and bfloat16 no quicker than float32.
+    """
+    floats = config.precision == "auto" and choose_precision(config, device) == torch.float32
+    return floats and device.type == "cpu" and multiplies_integers()
+
+
+def multiplies_integers() -> bool:
+    """Whether the CPU has instructions for sums of products of 8-bit integers (VNNI)."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
     """Autocast to bfloat16; does nothing for float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)

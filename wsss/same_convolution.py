@@ -5,6 +5,8 @@ copies the map into a larger one first; in an EfficientNet's strided blocks that
 the convolution. Padding by a stride more on both sides and leaving the first row of results out is the same.
 """
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,16 +21,13 @@ class SameConvolution(Conv2dSame):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W) -> (B, D', ceil(H / stride), ceil(W / stride))."""
-        sides = zip(x.shape[2:], self.kernel_size, self.stride, self.dilation, strict=True)
-        found = [_padding(*side) for side in sides]
-        result = F.conv2d(
-            x, self.weight, self.bias, self.stride, [each for each, _ in found], self.dilation, self.groups
-        )
-        (top, height), (left, width) = (
-            (left_out, -(-side // step))
-            for (_, left_out), side, step in zip(found, x.shape[2:], self.stride, strict=True)
-        )
-        return result[:, :, top : top + height, left : left + width]
+        padding, kept = same_padding(x.shape[2:], self.kernel_size, self.stride, self.dilation)
+        result = F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return result[:, :, kept[0], kept[1]]
+
+
+SAME_CONVOLUTIONS = (Conv2dSame, SameConvolution)
+"""Convolutions that pad by TensorFlow's rule."""
 
 
 def without_copies(network: nn.Module) -> None:
@@ -39,6 +38,18 @@ def without_copies(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is Conv2dSame and module.groups == module.in_channels:
             module.__class__ = SameConvolution  # the same parameters under the same names
+
+
+def same_padding(
+    sides: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[list[int], list[slice]]:
+    """Along rows and columns: a padding for both sides, and which of the convolution's results are those of "same"."""
+    paddings, kept = [], []
+    for side, *form in zip(sides, kernel, stride, dilation, strict=True):
+        padding, first = _padding(side, *form)
+        paddings.append(padding)
+        kept.append(slice(first, first - (-side // form[1])))
+    return paddings, kept
 
 
 def _padding(side: int, kernel: int, step: int, spread: int) -> tuple[int, int]:
