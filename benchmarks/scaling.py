@@ -2,8 +2,8 @@
 
     python -m benchmarks.scaling [--images 40 320 400] [--json FILE]
 
-Made-up photographs of 500 x 375, tf_efficientnet_lite0 without pretrained weights, one epoch, the settings of
-configs/folder.toml; every stage by the real command line, in a process of its own. Three things are printed:
+Made-up photographs of 500 x 375, tf_efficientnet_lite0, one epoch, the settings of configs/folder.toml; every stage by
+the real command line, in a process of its own. Three things are printed:
 
 - time, memory and disk of every command at each number of images, and peak memory of the largest number over that
   of the smallest;

@@ -99,7 +99,6 @@ def whole_run(workload: Workload, settings: Sequence[str]) -> dict[str, Usage]:
 
 def _settings(workload: Workload) -> list[str]:
     return [
-        *(f"{stage}.weights=none" for stage in ("classify", "segment")),
         *(
             f"{stage}.epochs={epochs}"
             for stage, epochs in zip(("classify", "segment"), workload.epochs, strict=True)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import wsss.quantised
 from tests.networks import tiny_plain
 from wsss.backbones import create_backbone
 from wsss.device import multiplies_integers
@@ -144,7 +145,9 @@ def test_a_whole_network_is_nearly_the_same_with_most_of_it_in_integers() -> Non
     left = [name for name, module in result.named_modules() if isinstance(module, nn.Conv2d)]
     assert len(layers) > 40
     assert sum(layer.clipped for layer in layers) > 25, "between expansion, depthwise and projection"
-    assert all("conv_stem" in name or "blocks.0" in name or "blocks.1" in name for name in left)
+    assert all(
+        any(part in name for part in ("conv_stem", "blocks.0", "blocks.1", "classifier")) for name in left
+    )
     images = F.interpolate(torch.rand(2, 3, 5, 7), (90, 130), mode="bilinear")
     with torch.inference_mode():
         expected, found = network(images), result(images)
@@ -153,7 +156,8 @@ def test_a_whole_network_is_nearly_the_same_with_most_of_it_in_integers() -> Non
         assert torch.equal(value, before[name]), "the network itself stays as it was"
 
 
-def test_where_relu_has_no_end_floats_go_between() -> None:
+def test_where_relu_has_no_end_floats_go_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsss.quantised, "WORTHWHILE", 1)  # the network is tiny
     network = folded(tiny_plain(3).eval())
     result = quantised(network)
     layers = [module for module in result.modules() if isinstance(module, QuantisedConvolution)]
@@ -173,7 +177,7 @@ class _Chain(nn.Module):
         torch.manual_seed(0)
         self.use = use
         self.down = nn.Conv2d(3, 8, 3, stride=4, padding=1)
-        self.first, self.act, self.second = nn.Conv2d(8, 8, 1), nn.ReLU6(), nn.Conv2d(8, 8, 1)
+        self.first, self.act, self.second = nn.Conv2d(8, 128, 1), nn.ReLU6(), nn.Conv2d(128, 128, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         middle = self.act(self.first(self.down(images)))
@@ -196,6 +200,25 @@ def test_integers_never_come_to_what_takes_floats(use: str, clipped: int) -> Non
         assert (result(images) - expected).abs().max() < 0.1 * expected.abs().max()
 
 
+@pytest.mark.parametrize(
+    ("form", "integers"),
+    [
+        ({"out_channels": 128, "kernel_size": 1}, True),
+        ({"out_channels": 127, "kernel_size": 1}, False),
+        ({"out_channels": 16, "kernel_size": 3, "padding": 1}, True),
+        ({"out_channels": 16, "kernel_size": 3, "padding": 1, "stride": 2}, False),
+        ({"out_channels": 128, "kernel_size": 1, "groups": 2}, False),
+    ],
+)
+def test_a_convolution_that_costs_less_than_making_integers_is_left_alone(
+    form: dict[str, Any], integers: bool
+) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.AvgPool2d(8), nn.Conv2d(3, 8, 1), nn.Tanh(), nn.Conv2d(8, **form)).eval()
+    result = quantised(network)  # type: ignore[arg-type]
+    assert isinstance(result[3], QuantisedConvolution) == integers  # type: ignore[index]
+
+
 class _Odd(nn.Module):
     """Convolutions that cannot be computed in integers."""
 
@@ -203,14 +226,17 @@ class _Odd(nn.Module):
         super().__init__()
         self.pool = nn.AvgPool2d(8)
         self.shared = nn.Conv2d(3, 3, 1)
-        self.reflecting = nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")
-        self.named = nn.Conv2d(3, 3, 3, padding="same")
+        self.reflecting = nn.Conv2d(3, 128, 3, padding=1, padding_mode="reflect")
+        self.named = nn.Conv2d(128, 128, 3, padding="same")
+        self.of_everything = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(128, 128, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.as_tensor(self.named(self.reflecting(self.shared(self.shared(self.pool(images))))))
+        maps = self.named(self.reflecting(self.shared(self.shared(self.pool(images)))))
+        return torch.as_tensor(maps + self.of_everything(maps))
 
 
-def test_other_convolutions_are_left_alone() -> None:
+def test_other_convolutions_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsss.quantised, "WORTHWHILE", 1)
     network = _Odd().eval()
     result = quantised(network)  # type: ignore[arg-type]
     assert not any(isinstance(module, QuantisedConvolution) for module in result.modules())

@@ -4,10 +4,12 @@ Weights are quantised once, symmetrically, each output channel with its own step
 one step for all of it, found as it comes, so that nothing is calibrated (Krishnamoorthi, arXiv:1806.08342, sections
 3.1 and 3.2; the arithmetic: Jacob et al., CVPR 2018, section 2). Between two convolutions with a ReLU6 in between the
 numbers stay integers, in steps of 6/255. Shallow layers, whose errors the whole network would carry on, stay in
-float32, and so does everything but convolutions: residual connections add up floats.
+float32, and so do convolutions that cost less than it takes to make integers, and everything else: residual connections
+add up floats.
 """
 
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 
 from wsss.networks import PlainNetwork
 from wsss.same_convolution import SAME_CONVOLUTIONS, same_padding
-from wsss.tracing import Trace, replace_module, traced
+from wsss.tracing import PROBE_SIDE, Trace, replace_module, traced
 
 CLIP = 6.0
 """Where ReLU6 ends."""
@@ -25,6 +27,9 @@ SHALLOW = 4
 """Strides below which a convolution's input is left in float32."""
 PACKED = 8
 """Sizes of input for which a layer keeps its weights in the order that suits them: four scales, upright and across."""
+WORTHWHILE = 128
+"""Multiply-adds for each number that comes into a convolution from which on it is quicker in integers, their making
+included; measured with AVX-512."""
 SIMILAR = 0.25
 """Largest difference of the class maps of noise, as a share of their largest value."""
 _SMALLEST = 1e-9
@@ -113,7 +118,7 @@ def quantised_map(x: Tensor) -> tuple[Tensor, float, int]:
 
 @torch.inference_mode()
 def quantised(network: PlainNetwork) -> PlainNetwork:
-    """A copy with the convolutions at a stride of 4 or more in integers; its results differ by their rounding.
+    """A copy whose dear convolutions at a stride of 4 or more are of integers; its results differ by their rounding.
 
     Args:
         network: in evaluation mode, on the CPU, its BatchNorm folded.
@@ -123,43 +128,47 @@ def quantised(network: PlainNetwork) -> PlainNetwork:
         are to the network's must be seen on photographs: it depends on the weights.
     """
     trace = traced(network)
-    for clipped in (
-        _clipped(trace),
-        {},
-    ):  # integers may come to what is no layer, which a trace does not show
-        result = _with_integers(network, trace, clipped)
+    for passing in (True, False):  # integers may come to what is no layer, which a trace does not show
+        result = _with_integers(network, trace, _plan(trace, passing=passing))
         if _similar(result, trace):
             return result
     return network
 
 
-def _chosen(trace: Trace) -> set[nn.Module]:
-    """The convolutions to compute in integers."""
-    return {
-        module
-        for module, calls in trace.calls.items()
-        if calls == 1
-        and type(module) in _KINDS
-        and trace.strides[module] >= SHALLOW
-        and _plainly_padded(module)
-    }
-
-
-def _plainly_padded(module: nn.Module) -> bool:
-    return module.padding_mode == "zeros" and not isinstance(module.padding, str)
-
-
-def _clipped(trace: Trace) -> dict[nn.Module, nn.Module]:
-    """Convolutions whose outputs may stay integers, and the ReLU6 that comes between them and the next ones."""
-    chosen = _chosen(trace)
-    found: dict[nn.Module, nn.Module] = {}
-    for module in chosen:
+def _plan(trace: Trace, *, passing: bool) -> dict[nn.Module, nn.Module | None]:
+    """The convolutions to compute in integers, with the ReLU6 that each takes over if integers are passed on."""
+    plan: dict[nn.Module, nn.Module | None] = {}
+    given: set[nn.Module] = set()
+    for module in trace.calls:  # in the order of the computation
+        if not _possible(module, trace) or not (module in given or _worthwhile(module)):
+            continue
+        plan[module] = None
         takers = _layers_after(trace, module)
-        if len(takers) == 1 and isinstance(takers[0], nn.ReLU6) and trace.calls[takers[0]] == 1:
+        if passing and len(takers) == 1 and isinstance(takers[0], nn.ReLU6) and trace.calls[takers[0]] == 1:
             users = _layers_after(trace, takers[0])
-            if users and chosen.issuperset(users):
-                found[module] = takers[0]
-    return found
+            if users and all(_possible(user, trace) for user in users):
+                plan[module] = takers[0]
+                given.update(users)
+    return plan
+
+
+def _possible(module: nn.Module, trace: Trace) -> bool:
+    """Whether it is a convolution of maps that can be computed in integers, and not a shallow one."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and type(module) in _KINDS
+        and trace.calls[module] == 1
+        and SHALLOW <= trace.strides[module] < PROBE_SIDE
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )
+
+
+def _worthwhile(module: nn.Module) -> bool:
+    """Whether so much is computed from each number that comes in that making integers of them costs less."""
+    assert isinstance(module, nn.Conv2d)
+    products = module.out_channels // module.groups * math.prod(module.kernel_size)
+    return products >= WORTHWHILE * math.prod(module.stride)
 
 
 def _layers_after(trace: Trace, module: nn.Module) -> list[nn.Module]:
@@ -174,14 +183,15 @@ def _layers_after(trace: Trace, module: nn.Module) -> list[nn.Module]:
 
 
 def _with_integers(
-    network: PlainNetwork, trace: Trace, clipped: Mapping[nn.Module, nn.Module]
+    network: PlainNetwork, trace: Trace, plan: Mapping[nn.Module, nn.Module | None]
 ) -> PlainNetwork:
     result = copy.deepcopy(network)
-    for module in _chosen(trace):
+    for module, clip in plan.items():
         assert isinstance(module, nn.Conv2d)
-        replace_module(result, trace.names[module], QuantisedConvolution(module, clipped=module in clipped))
-    for clip in clipped.values():
-        replace_module(result, trace.names[clip], nn.Identity())
+        layer = QuantisedConvolution(module, clipped=clip is not None)
+        replace_module(result, trace.names[module], layer)
+        if clip is not None:
+            replace_module(result, trace.names[clip], nn.Identity())
     return result
 
 

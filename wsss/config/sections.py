@@ -258,7 +258,9 @@ class RunConfig:
         -1, "helper processes for loading and the CRF; -1: by the machine", low=-1, high=512
     )
     precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto", "auto: bf16 where the device computes it quicker than fp32"
+        "auto",
+        "auto: bf16 where the device computes it quicker than fp32; on a CPU where it does not, stage cams computes "
+        "convolutions in 8-bit integers if that is quick and changes little",
     )
     compile: bool = option(
         False,
