@@ -242,7 +242,15 @@ def test_other_convolutions_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> N
     assert not any(isinstance(module, QuantisedConvolution) for module in result.modules())
 
 
-def test_a_network_that_is_not_finite_is_left_alone() -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_that_is_not_finite_is_left_alone(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    monkeypatch.setattr(wsss.quantised, "WORTHWHILE", 1)
     network = tiny_plain(3).eval()
-    network.head.classifier.weight.data.fill_(float("nan"))  # type: ignore[union-attr, operator]
+    network.backbone.features.blocks[1][0].bias.data.fill_(value)  # type: ignore[index, union-attr]
     assert quantised(network) is network
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    layer = QuantisedConvolution(nn.Conv2d(8, 8, 1), clipped=False)
+    for value in (float("nan"), float("inf"), float("-inf")):
+        assert not layer(torch.full((1, 8, 3, 3), value)).isfinite().any()

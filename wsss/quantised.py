@@ -107,18 +107,18 @@ class QuantisedConvolution(nn.Module):
 def quantised_map(x: Tensor) -> tuple[Tensor, float, int]:
     """Any float tensor -> (uint8 of its shape, step, zero point): x is step * (integers - zero point), to half a step.
 
-    Zero is exact, so that zero padding is.
+    Zero is exact, so that zero padding is. The step of what is not finite is not either.
     """
     high, low = max(float(x.amax()), 0.0), min(float(x.amin()), 0.0)
     # One level fewer than there are: the zero point is rounded too.
     step = max(high - low, _SMALLEST) / (LEVELS - 1)
-    zero = round(-low / step)
+    zero = round(-low / step) if math.isfinite(step) else 0
     return x.mul(1 / step).add_(zero + 0.5).to(torch.uint8), step, zero
 
 
 @torch.inference_mode()
 def quantised(network: PlainNetwork) -> PlainNetwork:
-    """A copy whose dear convolutions at a stride of 4 or more are of integers; its results differ by their rounding.
+    """A copy whose costly convolutions at a stride of 4 or more are of integers; its results differ by their rounding.
 
     Args:
         network: in evaluation mode, on the CPU, its BatchNorm folded.
