@@ -36,7 +36,7 @@ from wsss.quantised import quantised
 from wsss.resize import resize_image
 from wsss.workers import loader_workers
 
-TRIALS = 4
+TRIALS = 8
 """Photographs on which CAMs of a network in integers are compared with its own."""
 TRIAL_SIDE = 256
 """Their long side."""
