@@ -127,7 +127,7 @@ def _in_integers(work: _Work) -> _Work:
     quicker = _Work(context, quantised(work.network), work.device)
     distances = []
     for sample in reusing_memory(tagged[:: -(-len(tagged) // TRIALS)]):
-        image = whole_image(sample, TRIAL_SIDE)
+        image = whole_image(sample, min(TRIAL_SIDE, context.config.cams.max_side))
         expected, found = (each.views(image, sample.tags).cams() for each in (work, quicker))
         distances.append(float((expected - found).abs().mean()))
     distance = float(np.mean(distances))
