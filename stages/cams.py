@@ -39,7 +39,7 @@ from wsss.workers import loader_workers
 TRIALS = 8
 """Photographs on which CAMs of a network in integers are compared with its own."""
 TRIAL_SIDE = 256
-"""Their long side."""
+"""Their long side, if ``cams.max_side`` is not smaller."""
 TRIAL_DIFFERENCE = 0.01
 """The largest mean difference of CAMs, which are in [0, 1], with which integers are used."""
 
@@ -124,23 +124,26 @@ def _in_integers(work: _Work) -> _Work:
         choose_integers(context.config.run, work.device) and isinstance(work.network, PlainNetwork) and tagged
     ):
         return work
-    quicker = _Work(context, quantised(work.network), work.device)
+    network = quantised(work.network)
+    if network is work.network:
+        return work
+    quicker = _Work(context, network, work.device)
+    distance = _mean_difference(work, quicker, tagged[:: -(-len(tagged) // TRIALS)])
+    used = distance <= TRIAL_DIFFERENCE
+    figures = {"used": used, "mean_difference": round(distance, 5)}
+    context.log({"stage": context.stamp.stage, "event": "integers", **figures})
+    return quicker if used else work
+
+
+def _mean_difference(work: _Work, other: _Work, samples: Sequence[Sample]) -> float:
+    """Of the CAMs of two, on small copies of some photographs."""
+    side = min(TRIAL_SIDE, work.context.config.cams.max_side)
     distances = []
-    for sample in reusing_memory(tagged[:: -(-len(tagged) // TRIALS)]):
-        image = whole_image(sample, min(TRIAL_SIDE, context.config.cams.max_side))
-        expected, found = (each.views(image, sample.tags).cams() for each in (work, quicker))
-        distances.append(float((expected - found).abs().mean()))
-    distance = float(np.mean(distances))
-    alike = distance <= TRIAL_DIFFERENCE
-    context.log(
-        {
-            "stage": context.stamp.stage,
-            "event": "integers",
-            "used": alike,
-            "mean_difference": round(distance, 5),
-        }
-    )
-    return quicker if alike else work
+    for sample in reusing_memory(samples):
+        image = whole_image(sample, side)
+        one, two = (each.views(image, sample.tags).cams() for each in (work, other))
+        distances.append(float((one - two).abs().mean()))
+    return float(np.mean(distances))
 
 
 def _pixels(image: Tensor) -> NDArray[np.uint8]:

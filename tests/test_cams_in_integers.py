@@ -77,3 +77,14 @@ def test_integers_are_not_used_where_cams_change(
     assert events[0]["mean_difference"] > 1e-9
     for one, other in zip(floats, found, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_nothing_is_tried_where_the_network_cannot_be_put_in_integers(
+    data: DataConfig, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages.cams, "quantised", lambda network: network)
+    floats, _ = _maps(data, workspace, "run.precision=fp32")
+    found, events = _maps(data, workspace, "run.precision=auto")
+    assert events == []
+    for one, other in zip(floats, found, strict=True):
+        np.testing.assert_array_equal(one, other)
