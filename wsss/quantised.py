@@ -125,13 +125,15 @@ def quantised(network: PlainNetwork) -> PlainNetwork:
         network: in evaluation mode, on the CPU, its BatchNorm folded.
 
     Returns:
-        The copy; where its parts do not fit together, which a trial shows, the network itself. How near its results
-        are to the network's must be seen on photographs: it depends on the weights.
+        The copy; the network itself where none of its convolutions gains by it, or where the copy's parts do not fit
+        together, which a trial shows. How near its results are to the network's must be seen on photographs: it
+        depends on the weights.
     """
     trace = traced(network)
     for passing in (True, False):  # integers may come to what is no layer, which a trace does not show
-        result = _with_integers(network, trace, _plan(trace, passing=passing))
-        if _similar(result, trace):
+        plan = _plan(trace, passing=passing)
+        result = _with_integers(network, trace, plan)
+        if plan and _similar(result, trace):
             return result
     return network
 
