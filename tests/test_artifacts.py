@@ -274,6 +274,7 @@ def test_waiting_for_a_lock_heeds_a_request_to_stop(tmp_path: Path, monkeypatch:
     child = multiprocessing.get_context("spawn").Process(target=hold, args=(path, str(held)))
     child.start()
     while not held.exists():
+        assert child.is_alive()
         time.sleep(0.01)
     ask = threading.Timer(0.3, monkeypatch.setattr, (interrupt, "_requested", True))
     with pytest.raises(interrupt.Interrupted), exclusive(path, ask.start):
@@ -310,6 +311,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     child = multiprocessing.get_context("spawn").Process(target=hold, args=(path, str(held)))
     child.start()
     while not held.exists():
+        assert child.is_alive()
         time.sleep(0.01)
     waited: list[bool] = []
 

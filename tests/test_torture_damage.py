@@ -60,3 +60,10 @@ def test_every_part_has_its_lane() -> None:
 
 def test_a_run_that_is_asked_to_stop_says_how_to_go_on(tiny: Tiny, tmp_path: Path) -> None:
     assert stopped(tiny, tmp_path, signal.SIGTERM, 0.5, patience=60) == []
+
+
+def test_a_run_that_ends_before_it_begins_is_a_finding_not_a_wait(tiny: Tiny, tmp_path: Path) -> None:
+    shutil.rmtree(tiny.root)
+    (finding,) = stopped(tiny, tmp_path, signal.SIGTERM, 0)
+    assert "exit status 2" in finding
+    assert str(tiny.root) in finding

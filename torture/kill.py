@@ -83,12 +83,13 @@ def stopped(
     workspace = folder / f"{number.name}{'-to-all' * everybody}"
     process = tiny.start(workspace)
     assert process.stdout is not None
-    while UNDER_WAY not in process.stdout.readline():
-        pass
+    said = ""
+    while UNDER_WAY not in said and (line := process.stdout.readline()):
+        said += line
     time.sleep(after)
     (os.killpg if everybody else os.kill)(process.pid, number)
     asked = time.monotonic()
-    output = process.communicate(timeout=600)[0]
+    output = said + process.communicate(timeout=600)[0]
     took = time.monotonic() - asked
     if process.returncode == 0:
         return []  # it was done before
