@@ -106,7 +106,7 @@ def test_empty_and_tiny_arrays(tmp_path: Path, shape: tuple[int, ...]) -> None:
 
 
 @given(shard_size=st.integers(1, 9), count=st.integers(0, 6))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_sharded_files_equal_whatever_the_shard_size_holds(
     tmp_path_factory: pytest.TempPathFactory, shard_size: int, count: int
 ) -> None:

@@ -100,7 +100,7 @@ def slow(maps: Tensor, labels: Tensor) -> Tensor:
     piece=st.sampled_from([1, 50, 300, 1 << 20]),
     band=st.sampled_from([(12, 48), (1, 1), (2, 3)]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_loss_and_gradient_equal_interpolate_and_cross_entropy(
     seed: int, grid: tuple[int, int], size: tuple[int, int], piece: int, band: tuple[int, int]
 ) -> None:

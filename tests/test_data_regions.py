@@ -17,7 +17,7 @@ COORDINATES = st.one_of(
 
 
 @given(SIZES, st.lists(st.tuples(COORDINATES, COORDINATES), min_size=3, max_size=12))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_polygons_are_those_of_the_reference(
     size: tuple[int, int], points: list[tuple[float, float]]
 ) -> None:
@@ -44,7 +44,7 @@ def random_region(seed: int, size: tuple[int, int]) -> Region:
 
 
 @given(st.integers(0, 10_000), SIZES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_compressed_run_lengths_are_those_of_the_reference(seed: int, size: tuple[int, int]) -> None:
     region = random_region(seed, size)
     encoded = reference.encode(np.asfortranarray(region.astype(np.uint8)))

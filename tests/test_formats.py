@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -80,7 +80,6 @@ def unpack_brush(packed: list[int]) -> NDArray[np.uint8]:
     return np.array(values, np.uint8)
 
 
-@settings(deadline=None)
 @given(masks)
 def test_brush_unpacks_to_the_same_pixels(mask: Mask) -> None:
     rgba = unpack_brush(brush_rle(mask)).reshape(*mask.shape, 4)

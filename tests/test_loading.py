@@ -30,7 +30,7 @@ def views(dataset: Dataset, seed: int = 0, masks: bool = True) -> TrainingViews:
 
 
 @given(seed=st.integers(0, 500), height=st.integers(1, 90), width=st.integers(1, 90))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_labels_follow_their_pixels(seed: int, height: int, width: int) -> None:
     # Black and white halves labelled 1 and 2: wherever the view is purely black or white, the label must agree.
     image = np.zeros((height, width, 3), np.uint8)

@@ -98,7 +98,7 @@ def test_refinement_snaps_noise_to_the_images_edge() -> None:
     assert (refined.argmax(1)[0] == truth).all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**20), height=st.integers(1, 9), width=st.integers(1, 9), labels=st.integers(1, 4)
 )
@@ -114,7 +114,7 @@ def test_distributions_stay_distributions(seed: int, height: int, width: int, la
     assert (refined <= maps.amax((2, 3), keepdim=True) + 1e-4).all()  # convex combinations
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**20), dims=st.sampled_from([(2,), (3,), (2, 3)]))
 def test_mirroring_commutes(seed: int, dims: tuple[int, ...]) -> None:
     image, maps = random_problem(seed)

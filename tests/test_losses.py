@@ -178,7 +178,7 @@ def test_space_ignores_a_constant_added_to_a_map() -> None:
 
 
 @given(seed=st.integers(0, 1000), tau=st.floats(0.3, 5.0), axis=st.sampled_from(["space", "class"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_sr_f_is_smallest_where_the_student_equals_the_teacher(seed: int, tau: float, axis: str) -> None:
     teacher, other = rand(1, 3, 3, 3, seed=seed), rand(1, 3, 3, 3, seed=seed + 1)
     present = torch.ones(1, 3)
@@ -289,7 +289,7 @@ def test_pooled_scores_by_hand() -> None:
 
 
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_lse_lies_between_mean_and_max(seed: int) -> None:
     maps = rand(2, 2, 3, 5, seed=seed)
     mean, lse, top = (pooled_scores(maps, pool) for pool in ("mean", "lse", "max"))

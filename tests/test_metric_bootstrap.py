@@ -104,7 +104,7 @@ def test_resamples_draw_as_many_images_with_replacement_the_same_for_both() -> N
 
 
 @given(seed=st.integers(0, 10_000), images=st.integers(1, 30))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_identical_tables_differ_by_exactly_nothing(seed: int, images: int) -> None:
     rows = np.random.default_rng(seed).normal(size=(images, 3))
     got = paired_bootstrap(rows, rows.copy(), total, seed=seed, resamples=50)
@@ -113,7 +113,7 @@ def test_identical_tables_differ_by_exactly_nothing(seed: int, images: int) -> N
 
 
 @given(seed=st.integers(0, 10_000), images=st.integers(1, 30))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_same_gain_on_every_image_leaves_no_doubt(seed: int, images: int) -> None:
     values = counts(seed, images, 1)[:, 0]
     got = paired_bootstrap(table(values), table(values + 7), mean, seed=seed, resamples=50)
@@ -121,7 +121,7 @@ def test_the_same_gain_on_every_image_leaves_no_doubt(seed: int, images: int) ->
 
 
 @given(seed=st.integers(0, 10_000), images=st.integers(1, 30))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_exchanging_the_runs_mirrors_the_interval(seed: int, images: int) -> None:
     a, b = counts(seed, images), counts(seed + 1, images)
     there = paired_bootstrap(a, b, total, seed=seed, resamples=80)

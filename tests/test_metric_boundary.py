@@ -40,7 +40,7 @@ def slow_counts(truth: Labels, prediction: Labels, labels: int) -> list[list[int
 
 
 @cases
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_bands_equal_the_published_method(seed: int, shape: tuple[int, int], labels: int) -> None:
     truth, prediction = random_pair(seed, shape, labels)
     assert boundary_counts(truth, prediction, labels).tolist() == slow_counts(truth, prediction, labels)
@@ -117,7 +117,7 @@ def test_undecided_pixels_are_in_no_band() -> None:
 
 
 @cases
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_bands_stay_within_their_masks(seed: int, shape: tuple[int, int], labels: int) -> None:
     truth, prediction = random_pair(seed, shape, labels)
     counts = boundary_counts(truth, prediction, labels)
@@ -131,7 +131,7 @@ def test_bands_stay_within_their_masks(seed: int, shape: tuple[int, int], labels
 
 
 @cases
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_mask_agrees_with_itself_wholly(seed: int, shape: tuple[int, int], labels: int) -> None:
     truth, _ = random_pair(seed, shape, labels)
     counts = boundary_counts(truth, truth, labels)
@@ -140,7 +140,7 @@ def test_a_mask_agrees_with_itself_wholly(seed: int, shape: tuple[int, int], lab
 
 
 @cases
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_counts_do_not_change_with_flips_and_turns(seed: int, shape: tuple[int, int], labels: int) -> None:
     truth, prediction = random_pair(seed, shape, labels)
     wanted = boundary_counts(truth, prediction, labels).tolist()
@@ -149,7 +149,7 @@ def test_counts_do_not_change_with_flips_and_turns(seed: int, shape: tuple[int, 
 
 
 @cases
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_counts_follow_renamed_labels(seed: int, shape: tuple[int, int], labels: int) -> None:
     truth, prediction = random_pair(seed, shape, labels)
     order = np.random.default_rng(seed).permutation(labels)
@@ -160,7 +160,7 @@ def test_counts_follow_renamed_labels(seed: int, shape: tuple[int, int], labels:
 
 
 @cases
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_without_ignored_pixels_the_masks_can_be_exchanged(
     seed: int, shape: tuple[int, int], labels: int
 ) -> None:

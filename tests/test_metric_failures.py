@@ -75,7 +75,7 @@ def square(area: int, labelled: int = CAT) -> Labels:
 
 
 @cases
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_counts_equal_the_definitions(seed: int, shape: tuple[int, int], labels: int) -> None:
     truth, prediction = random_pair(seed, shape, labels)
     counts = as_lists(failure_counts(truth, prediction, labels))
@@ -235,7 +235,7 @@ def test_objects_under_four_per_cent_are_not_failure_2() -> None:
 
 
 @cases
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_counts_are_whole_and_parts_never_exceed_wholes(
     seed: int, shape: tuple[int, int], labels: int
 ) -> None:
@@ -258,7 +258,7 @@ def test_counts_are_whole_and_parts_never_exceed_wholes(
 
 
 @cases
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_flips_turns_names_and_ignored_pixels_do_not_matter(
     seed: int, shape: tuple[int, int], labels: int
 ) -> None:

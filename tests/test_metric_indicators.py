@@ -120,7 +120,7 @@ def slow_alignment(ranks: NDArray[np.float32], labels: Labels) -> float:
 
 
 @given(seed=seeds, shape=shapes, labels=st.integers(2, 6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_agreement_is_cohens_kappa(seed: int, shape: tuple[int, int], labels: int) -> None:
     first, second = random_map(seed, shape, labels), random_map(seed + 1, shape, labels)
     mixed = np.where(random_map(seed + 2, shape, 2, ignore=False) == 1, first, second)
@@ -148,7 +148,7 @@ def test_agreement_by_hand() -> None:
 
 
 @given(seed=seeds, shape=shapes, classes=st.integers(0, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_agreement_curve_equals_thresholding_again_and_again(
     seed: int, shape: tuple[int, int], classes: int
 ) -> None:
@@ -172,7 +172,7 @@ def test_curves_take_the_thresholds_of_the_sweep() -> None:
 
 
 @given(seed=seeds, shape=shapes, classes=st.integers(0, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_colour_information_curve_equals_thresholding_again_and_again(
     seed: int, shape: tuple[int, int], classes: int
 ) -> None:
@@ -184,7 +184,7 @@ def test_colour_information_curve_equals_thresholding_again_and_again(
 
 
 @given(seed=seeds, shape=shapes, labels=st.integers(2, 6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_colour_information_is_mutual_information(seed: int, shape: tuple[int, int], labels: int) -> None:
     image, mask = random_image(seed, shape), random_map(seed + 1, shape, labels)
     value = colour_information(image, mask)
@@ -233,7 +233,7 @@ def test_colours_have_four_levels_per_channel(channel: int, dark: int, bright: i
 
 
 @given(seed=seeds, shape=shapes, labels=st.integers(2, 6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_gradient_ranks_and_alignment_equal_plain_loops(
     seed: int, shape: tuple[int, int], labels: int
 ) -> None:

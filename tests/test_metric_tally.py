@@ -49,7 +49,7 @@ def merged(images: list[tuple[Labels, Labels]], labels: int) -> Tally:
 
 
 @cases
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_one_image_is_counted_by_every_metric(seed: int, shape: tuple[int, int], labels: int) -> None:
     truth, prediction = random_pair(seed, shape, labels)
     tally = Tally.of("a", truth, prediction, labels)
@@ -64,7 +64,7 @@ def test_one_image_is_counted_by_every_metric(seed: int, shape: tuple[int, int],
 
 
 @cases
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_row_names_the_failures_over_all_classes(seed: int, shape: tuple[int, int], labels: int) -> None:
     truth, prediction = random_pair(seed, shape, labels)
     failures = failure_counts(truth, prediction, labels)
@@ -141,7 +141,7 @@ def test_the_columns_are_as_many_as_the_values() -> None:
 
 
 @given(seed=st.integers(0, 10_000), images=st.integers(0, 5), labels=st.integers(2, 6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_merging_adds_every_counter(seed: int, images: int, labels: int) -> None:
     seen = pairs(seed, images, labels)
     tally, alone = merged(seen, labels), [counters(Tally.of("", *pair, labels)) for pair in seen]
@@ -153,7 +153,7 @@ def test_merging_adds_every_counter(seed: int, images: int, labels: int) -> None
 
 
 @given(seed=st.integers(0, 10_000), images=st.integers(1, 4), labels=st.integers(2, 6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_rows_add_up_to_the_counters(seed: int, images: int, labels: int) -> None:
     tally = merged(pairs(seed, images, labels), labels)
     totals = np.zeros((labels, 5), np.int64)
@@ -190,7 +190,7 @@ def test_merging_leaves_the_other_alone_and_does_not_depend_on_the_order() -> No
 
 
 @cases
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_flips_and_turns_change_nothing(seed: int, shape: tuple[int, int], labels: int) -> None:
     truth, prediction = random_pair(seed, shape, labels)
     wanted = Tally.of("a", truth, prediction, labels)
@@ -202,7 +202,7 @@ def test_flips_and_turns_change_nothing(seed: int, shape: tuple[int, int], label
 
 
 @cases
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_an_images_ious_are_those_of_its_confusion(seed: int, shape: tuple[int, int], labels: int) -> None:
     truth, prediction = random_pair(seed, shape, labels)
     tally = Tally.of("a", truth, prediction, labels)

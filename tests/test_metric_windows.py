@@ -71,7 +71,7 @@ def each_window(values: Labels, radius: int, what: Callable[[list[int]], int]) -
     radius=st.integers(0, 11),  # also wider than the image
     labels=st.integers(2, 6),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_windows_equal_plain_loops(seed: int, height: int, width: int, radius: int, labels: int) -> None:
     image = random_map(seed, (height, width), labels)
     assert window_max(image, radius).tolist() == each_window(image, radius, max)
@@ -83,7 +83,7 @@ def test_windows_equal_plain_loops(seed: int, height: int, width: int, radius: i
 
 
 @given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), radius=st.integers(0, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_windows_equal_scipys_filters(seed: int, shape: tuple[int, int], radius: int) -> None:
     image, size = random_map(seed, shape, 6), 2 * radius + 1
     largest = ndimage.maximum_filter(image, size, mode="nearest")
@@ -100,7 +100,7 @@ def test_windows_equal_scipys_filters(seed: int, shape: tuple[int, int], radius:
     radius=st.integers(1, 6),
     more=st.integers(0, 14),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_uniform_windows_eroded_are_those_of_a_larger_radius(
     seed: int, shape: tuple[int, int], radius: int, more: int
 ) -> None:
@@ -136,7 +136,7 @@ def test_neighbouring_values_are_told_apart(low: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), radius=st.integers(0, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_windows_follow_flips_and_turns(seed: int, shape: tuple[int, int], radius: int) -> None:
     image = random_map(seed, shape, 4)
     for name, turn in SYMMETRIES.items():
@@ -151,7 +151,7 @@ def test_windows_follow_flips_and_turns(seed: int, shape: tuple[int, int], radiu
     first=st.integers(0, 4),
     second=st.integers(0, 4),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_windows_of_windows_add_their_radii(
     seed: int, shape: tuple[int, int], first: int, second: int
 ) -> None:
@@ -162,7 +162,7 @@ def test_windows_of_windows_add_their_radii(
 
 
 @given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), radius=st.integers(0, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_uniform_windows_do_not_depend_on_the_labels_names(
     seed: int, shape: tuple[int, int], radius: int
 ) -> None:
@@ -182,7 +182,7 @@ def test_inputs_stay_as_they_are_and_types_are_kept() -> None:
 
 
 @given(seed=st.integers(0, 10_000), shape=st.sampled_from([(0,), (0, 4), *SHAPES]), bins=st.integers(1, 300))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_counting_by_runs_is_counting(seed: int, shape: tuple[int, ...], bins: int) -> None:
     random = np.random.default_rng(seed)
     values = np.repeat(random.integers(0, bins, shape), random.integers(1, 5), axis=0).astype(np.uint16)

@@ -35,7 +35,7 @@ def slow_confusion(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], labe
 
 
 @given(seed=st.integers(0, 10_000), labels=st.integers(1, 6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_confusion_equals_the_slow_loop(seed: int, labels: int) -> None:
     truth, prediction = masks(seed, labels), masks(seed + 1, labels)
     assert confusion_counts(truth, prediction, labels).tolist() == slow_confusion(truth, prediction, labels)
@@ -91,7 +91,7 @@ def test_wrong_sizes_and_labels_are_refused() -> None:
 
 
 @given(seed=st.integers(0, 10_000), kinds=st.integers(0, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_seed_sweep_equals_thresholding_again_and_again(seed: int, kinds: int) -> None:
     random = np.random.default_rng(seed)
     labels, thresholds = 5, [0.1, 0.25, 0.5, 0.9]
@@ -113,7 +113,7 @@ def test_seed_sweep_equals_thresholding_again_and_again(seed: int, kinds: int) -
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_label_pixels_are_counted_one_by_one(seed: int) -> None:
     labels = masks(seed, 200)
     for view in (labels, labels.T, labels[::2, 1:]):
