@@ -120,7 +120,7 @@ def test_prune_of_a_missing_workspace_is_named(tmp_path: Path, capsys: pytest.Ca
 def test_an_interrupted_run_goes_on_and_ends_in_the_same_bits(tmp_path: Path, number: signal.Signals) -> None:
     data = make_folder_tree(tmp_path / "data", n_train=6, n_val=2)
     command = [sys.executable, str(ROOT / "run_pipeline.py"), "stage", "classify"]
-    longer = ["--set", "classify.epochs=6"]
+    longer = ["--set", "classify.epochs=12"]  # seconds in which to be stopped
     stopped = subprocess.Popen(
         [*command, *arguments(data.root, tmp_path / "a", *longer)],
         stdout=subprocess.PIPE,
