@@ -1,6 +1,6 @@
 """From photographs and image-level tags to pixel masks and a trained segmentation network.
 
-The command line; what it does is in `stages.commands`.
+The command line; what it does is in `stages.commands.session`.
 """
 
 import argparse
@@ -10,15 +10,23 @@ import traceback
 from pathlib import Path
 
 from stages import STAGE_NAMES
-from stages.ablation.command import add_ablate, run_ablate_command
-from stages.commands import Request, run_all, run_prune, run_report, run_stage, show_config, show_status
-from stages.faults import explained, printable
-from stages.inputs import run_check, run_tags
-from stages.products import add_export, add_predict, run_product
-from stages.start import run_init
-from wsss import interrupt, processes
+from stages.commands.ablate.command import add_ablate, run_ablate_command
+from stages.commands.check import run_check, run_tags
+from stages.commands.init import run_init
+from stages.commands.products import add_export, add_predict, run_product
+from stages.commands.session import (
+    Request,
+    run_all,
+    run_prune,
+    run_report,
+    run_stage,
+    show_config,
+    show_status,
+)
+from stages.commands.terminal import explained, printable
 from wsss.errors import UserError
 from wsss.memory import keep_freed_memory
+from wsss.runtime import distributed, interrupt
 from wsss.threads import wait_briefly
 
 COOPERATING = ("run", "stage", "predict")
@@ -38,12 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     keep_freed_memory()
     wait_briefly()
     if options.command not in COOPERATING:
-        if not processes.leads():
+        if not distributed.leads():
             return 0
-        processes.alone()
+        distributed.alone()
     try:
         _require_utf8()
-        with processes.together():
+        with distributed.together():
             return _dispatch(options)
     except (interrupt.Interrupted, KeyboardInterrupt):
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
@@ -116,7 +124,7 @@ def _dispatch(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from stages.comparing import run_compare
+    from stages.commands.compare.command import run_compare
 
     fine = run_compare(
         options.runs,

@@ -79,7 +79,7 @@ def machine() -> dict[str, object]:
     """What the figures were measured on."""
     import torch
 
-    from wsss.workers import cpu_cores
+    from wsss.runtime.pool import cpu_cores
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {

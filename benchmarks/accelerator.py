@@ -24,14 +24,12 @@ from data import open_dataset
 from stages import plan
 from stages.cams import compute
 from stages.context import Context
-from stages.fitting import network_groups, training_network
-from wsss.artifacts import write_artifact
-from wsss.cams import class_activation_views
+from stages.training import network_groups, training_network
+from wsss.cams import class_activation_views, label_probabilities
 from wsss.config import Config, DataConfig, SegmentConfig, TrainConfig, load_config
-from wsss.cost import interleaved_seconds, multiply_adds
-from wsss.device import autocast, choose_device, choose_precision
-from wsss.predict import label_probabilities
-from wsss.trial_step import made_up_batch, training_step
+from wsss.cost import interleaved_seconds, made_up_batch, multiply_adds, training_step
+from wsss.runtime.device import autocast, choose_device, choose_precision
+from wsss.store.artifacts import write_artifact
 
 PRESET = Path(__file__).parent.parent / "configs" / "voc_24gb.toml"
 TRAIN_AUG, VAL = 10_582, 1_449

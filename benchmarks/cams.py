@@ -26,13 +26,13 @@ from data import Sample
 from data.images import read_image
 from stages.cams import compute
 from stages.context import Context
-from stages.fitting import load_multi_exit
-from wsss.artifacts import Artifact
+from stages.training import load_multi_exit
 from wsss.cams import cam_grid
 from wsss.memory import keep_freed_memory
 from wsss.metrics import SeedCounts, strongest_labels
-from wsss.networks import PlainNetwork
+from wsss.model.multi_exit import PlainNetwork
 from wsss.resize import resize_maps
+from wsss.store.artifacts import Artifact
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 SPEED, DISK = 4.0, 20.0

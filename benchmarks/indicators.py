@@ -19,14 +19,14 @@ from scipy.stats import spearmanr
 
 from data import Sample
 from data.images import read_image
-from stages.commands import Request, open_session
-from wsss.artifacts import Artifact
+from stages.commands.session import Request, open_session
 from wsss.crf import PRESETS, dense_crf, probabilities, pseudo_mask
 from wsss.metrics import THRESHOLDS, Counts, confusion_counts, mask_scores, seed_labels
 from wsss.metrics.indicators import agreement, colour_information, edge_alignment, gradient_ranks
-from wsss.progress import progress_bar
 from wsss.resize import resize_maps
-from wsss.workers import WorkerPool, cpu_cores
+from wsss.runtime.pool import WorkerPool, cpu_cores
+from wsss.runtime.progress import progress_bar
+from wsss.store.artifacts import Artifact
 
 COARSE = tuple(round(0.05 * step, 2) for step in range(1, 20))
 BACKGROUNDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)

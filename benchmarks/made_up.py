@@ -14,13 +14,12 @@ from PIL import Image
 from benchmarks.listings import COCO_CATEGORIES, make_coco
 from data import Sample
 from stages import Planned
-from stages.commands import Request, Session, bring_overview_up_to_date, open_session, refresh_report
-from stages.quality.measure import place_of, scored_images
-from stages.quality.measuring import measured_artifact
-from wsss.artifacts import Arrays, write_artifact
-from wsss.files import write_text
-from wsss.json_files import sealed_json
+from stages.commands.report.measure import measured_artifact, place_of, scored_images
+from stages.commands.session import Request, Session, bring_overview_up_to_date, open_session, refresh_report
 from wsss.metrics import THRESHOLDS
+from wsss.store.artifacts import Arrays, write_artifact
+from wsss.store.files import write_text
+from wsss.store.json_files import sealed_json
 
 SIZE = (24, 32)
 GRID = (6, 8)

@@ -23,18 +23,18 @@ from torch import Tensor
 
 from data import Sample, open_dataset
 from data.loading import whole_image
-from stages.finished import FinishedRun, open_run
-from stages.fitting import load_multi_exit
+from stages.commands.finished import FinishedRun, open_run
+from stages.commands.report.page import signed
+from stages.training import load_multi_exit
 from wsss.cams import FusionRule, class_activation_views, fused_cams
 from wsss.config import RefineConfig
-from wsss.device import autocast, choose_device, choose_precision
 from wsss.errors import UserError
 from wsss.metrics import THRESHOLDS, SeedCounts, strongest_labels
 from wsss.metrics.indicators import colour_information_curve, label_free_threshold
-from wsss.networks import MultiExitNetwork
-from wsss.progress import progress_bar
-from wsss.report.page import signed
+from wsss.model.multi_exit import MultiExitNetwork
 from wsss.resize import resize_image, resize_maps
+from wsss.runtime.device import autocast, choose_device, choose_precision
+from wsss.runtime.progress import progress_bar
 
 RULES: tuple[FusionRule, ...] = ("mean", "product")
 

@@ -10,7 +10,7 @@ from PIL import Image
 from data import Sample
 from data.masks import PngMask
 from stages import execute
-from stages.commands import Request, Session, open_session
+from stages.commands.session import Request, Session, open_session
 
 CONFIG = Path(__file__).parent.parent / "configs" / "sample.toml"
 

@@ -21,13 +21,13 @@ from benchmarks.prepared import arguments, enlarged, sample_session
 from benchmarks.rows import Row, report
 from data import Sample
 from data.images import read_image
-from stages.commands import Session
+from stages.commands.session import Session
 from stages.context import Context
 from stages.refine import compute
-from wsss.artifacts import Artifact
 from wsss.crf import PRESETS, dense_crf, probabilities
 from wsss.metrics import confusion_counts, mask_scores
 from wsss.resize import resize_maps
+from wsss.store.artifacts import Artifact
 
 FOREGROUND, BACKGROUND = 0.30, 0.05
 IGNORE = 255

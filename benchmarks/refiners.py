@@ -19,17 +19,15 @@ import torch
 from numpy.typing import NDArray
 
 from data import Sample, open_dataset
-from stages.finished import FinishedRun, open_run
+from stages.commands.finished import FinishedRun, open_run
 from stages.local_refining import LocalRefiner, local_seeds
-from stages.refine import CrfRefiner
-from stages.refining import Seed, SeedReader, decide
-from stages.threshold import seed_threshold
-from wsss.artifacts import Artifact
+from stages.refine import CrfRefiner, Seed, SeedReader, decide, seed_threshold
 from wsss.config import RefineConfig
-from wsss.device import choose_device
 from wsss.errors import UserError
 from wsss.metrics import confusion_counts, mask_scores
-from wsss.progress import progress_bar
+from wsss.runtime.device import choose_device
+from wsss.runtime.progress import progress_bar
+from wsss.store.artifacts import Artifact
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from wsss.networks import MultiExitNetwork
+from wsss.model.multi_exit import MultiExitNetwork
 
 
 class ReleasedHead(nn.Module):

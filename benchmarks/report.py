@@ -63,7 +63,7 @@ def make_run(root: Path, workspace: Path) -> None:
 
 def measure(kind: str, root: Path, workspace: Path) -> dict[str, float]:
     """Seconds and peak resident memory in MiB of this process and of its largest helper."""
-    from stages.commands import open_session, refresh_report
+    from stages.commands.session import open_session, refresh_report
     from tests.pipelines import request
     from wsss.config import DataConfig
 
@@ -85,7 +85,7 @@ def measure(kind: str, root: Path, workspace: Path) -> dict[str, float]:
 
 
 def _reference(path: Path, root: Path) -> None:
-    from wsss.artifacts import Artifact
+    from wsss.store.artifacts import Artifact
 
     artifact = Artifact(path)
     truths = [np.asarray(Image.open(root / "masks" / f"{image_id}.png")) for image_id in artifact.ids]

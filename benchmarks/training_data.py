@@ -18,15 +18,14 @@ from benchmarks.prepared import arguments, sample_session
 from benchmarks.rows import Row, report
 from data import Sample
 from data.loading import PseudoMasks, TrainingViews, training_batches
-from stages.commands import Session
-from stages.fitting import training_network
-from wsss.artifacts import Artifact
+from stages.commands.session import Session
+from stages.training import training_network
 from wsss.config import SegmentConfig, TrainConfig
-from wsss.cost import interleaved_seconds, median_ratios
-from wsss.device import choose_device, choose_precision
-from wsss.sampling import steps_in_epoch
-from wsss.trial_step import made_up_batch, training_step
-from wsss.workers import loader_workers
+from wsss.cost import interleaved_seconds, made_up_batch, median_ratios, training_step
+from wsss.runtime.device import choose_device, choose_precision
+from wsss.runtime.pool import loader_workers
+from wsss.store.artifacts import Artifact
+from wsss.train import steps_in_epoch
 
 ROUNDS = 5
 WAYS: dict[str, tuple[torch.memory_format, torch.dtype]] = {

@@ -22,13 +22,19 @@ import torch
 
 from benchmarks.released_heads import with_released_heads
 from benchmarks.rows import Row, report
-from stages.fitting import training_network
+from stages.training import training_network
 from wsss.config import RunConfig, SegmentConfig
-from wsss.cost import interleaved_seconds, median_ratios, network_cost
-from wsss.device import choose_device, choose_precision
+from wsss.cost import (
+    interleaved_seconds,
+    made_up_batch,
+    median_ratios,
+    network_cost,
+    prediction,
+    training_step,
+)
 from wsss.memory import keep_freed_memory
-from wsss.networks import MultiExitNetwork
-from wsss.trial_step import made_up_batch, prediction, training_step
+from wsss.model.multi_exit import MultiExitNetwork
+from wsss.runtime.device import choose_device, choose_precision
 
 BAR = 1.15
 """A step with self-regulation may take this many times a plain one."""

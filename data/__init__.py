@@ -7,25 +7,21 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data.dataset import Dataset
-from data.index import index_files
-from data.listing_cache import Remembered, recall, remember, sources_of, stamps_of
+from data.cache import index_files
+from data.dataset import Dataset, Sample
 from data.masks import Facts, Mask
-from data.samples import Sample
-from data.sources import Entry, Listing, origin_of, read_listing
+from data.sources import Entry, Listing, read_listing
+from wsss import IGNORE
 from wsss.config import DataConfig
 from wsss.errors import UserError, listed
 
 __all__ = ["Dataset", "Sample", "open_dataset"]
-
-_IGNORED = 255
 
 
 def open_dataset(
     config: DataConfig,
     *,
     cache: Path | None = None,
-    listing: Path | None = None,
     writable: bool = True,
     progress: bool = False,
 ) -> Dataset:
@@ -34,9 +30,7 @@ def open_dataset(
     Args:
         config: where the data set lies and how it is laid out.
         cache: JSON file that remembers the checked files of this data set; unchanged ones are not read again.
-        listing: file that remembers what a long listing said (COCO's, see `data.listing_cache`); it is not read
-            again as long as nothing has changed.
-        writable: whether these two may be written.
+        writable: whether it may be written.
         progress: show a bar while files are decoded.
 
     Returns:
@@ -45,35 +39,7 @@ def open_dataset(
     Raises:
         UserError: the listing, a tag, an image or a mask cannot be used; it says where, why and what to do.
     """
-    origin = origin_of(config) if listing else None
-    if listing is None or origin is None:
-        return _checked(read_listing(config), cache, writable=writable, progress=progress)
-    known = recall(listing, config, origin)
-    if known and (known.stamps == stamps_of(known.columns.places())).all():
-        if known.renewed and writable:
-            remember(listing, known.sources, known.dataset, known.columns.root, known.stamps)
-        return known.dataset
-    sources = known.sources if known else sources_of(config, origin)
-    found = _listing(known, config)
-    stamps = stamps_of([str(entry.image) for entry in found.entries])
-    dataset = _checked(found, cache, writable=writable, progress=progress)
-    if writable:
-        remember(listing, sources, dataset, found.root, stamps)
-    return dataset
-
-
-def _listing(known: Remembered | None, config: DataConfig) -> Listing:
-    """The listing, from memory if all its photographs are still there."""
-    if known is None or (stamps_of(known.columns.places()) < 0).any():
-        return read_listing(config)
-    dataset = known.dataset
-    entries = (
-        Entry(id=sample.id, image=sample.image, tags=sample.tags, split=sample.split, mask=sample.mask)
-        for sample in dataset.samples
-    )
-    return Listing(
-        root=known.columns.root, classes=dataset.classes, entries=tuple(entries), notes=dataset.notes
-    )
+    return _checked(read_listing(config), cache, writable=writable, progress=progress)
 
 
 def _checked(listing: Listing, cache: Path | None, *, writable: bool, progress: bool) -> Dataset:
@@ -110,7 +76,7 @@ def _check_masks(entries: tuple[Entry, ...], facts: Mapping[Path | Mask, Facts],
     if problems:
         raise UserError(
             f"{len(problems)} mask(s) do not fit:\n{listed(problems)}.\n"
-            f"Expected the image's size and labels 0..{C} or {_IGNORED}: correct the masks or the classes."
+            f"Expected the image's size and labels 0..{C} or {IGNORE}: correct the masks or the classes."
         )
 
 
@@ -123,7 +89,7 @@ def _mask_problems(image: Facts, mask: Facts, C: int) -> Iterator[str]:
             else ""
         )
         yield f"is {_size(mask)}, its image {_size(image)}{hint}"
-    beyond = [str(label) for label in mask.labels if C < label != _IGNORED]
+    beyond = [str(label) for label in mask.labels if C < label != IGNORE]
     if beyond:
         yield f"has labels beyond the {C} classes: {listed(beyond, ', ')}"
 

@@ -9,7 +9,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.index import index_files
+from data.cache import index_files
 from data.masks import Facts, Mask
 from data.sources.folder import class_list
 from data.sources.rows import RawListing, Row, check_rows, existing_folder, find_mask, mask_folder

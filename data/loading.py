@@ -13,22 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-import wsss.torchvision_guard  # noqa: F401 - must come before torchvision
+import wsss.runtime.torchvision_guard  # noqa: F401 - must come before torchvision
 from data import Sample
 from data.images import read_image
-from wsss import processes
-from wsss.artifacts import Artifact
 from wsss.config import TrainConfig
 from wsss.errors import UserError
 from wsss.resize import resize_image, resize_labels, working_size
-from wsss.sampling import batch_indices
-from wsss.train import Batch
-from wsss.workers import require_descriptors, serve_parent, shielded
+from wsss.runtime import distributed
+from wsss.runtime.pool import require_descriptors, serve_parent, shielded
+from wsss.store.artifacts import Artifact
+from wsss.train import Batch, batch_indices
 
 from torchvision.transforms.v2 import functional as TF  # isort: skip
+from wsss import IGNORE
 
 PADDING_GREY = 127
-IGNORE = 255
 
 
 class MaskSource(Protocol):
@@ -140,7 +139,7 @@ def random_view(
 def training_batches(views: TrainingViews, first: int, steps: int, workers: int) -> Iterator[Batch]:
     """This process's part of the batches of steps ``first`` to ``steps``, in order, loaded by ``workers`` processes."""
     whole = batch_indices(len(views), views.config.batch, views.seed, first, steps)
-    order = (batch[processes.part(len(batch))] for batch in whole)  # drawn as it is needed, epoch by epoch
+    order = (batch[distributed.part(len(batch))] for batch in whole)  # drawn as it is needed, epoch by epoch
     loader = DataLoader(
         views,
         batch_sampler=order,

@@ -2,7 +2,7 @@
 
     classify -> cams -> refine -> segment
 
-An artifact is named by what it depends on (see `wsss.artifacts.Stamp`), so a stage is up to date exactly when
+An artifact is named by what it depends on (see `wsss.store.artifacts.Stamp`), so a stage is up to date exactly when
 its file exists. The three weak stages are handed a view of the data without masks.
 """
 
@@ -25,12 +25,12 @@ from stages.integrity import (
     tidy,
     write_record,
 )
-from wsss import processes
 from wsss.config import Config, TrainConfig, to_tree
 from wsss.errors import UserError
-from wsss.files import exclusive
-from wsss.stamp import Stamp
-from wsss.weights import weights_identity
+from wsss.model.weights import weights_identity
+from wsss.runtime import distributed
+from wsss.store.artifacts import Stamp
+from wsss.store.files import exclusive
 
 
 @dataclass(frozen=True)
@@ -179,11 +179,11 @@ def execute(
         UserError: an input is missing.
     """
     inputs = {name: everything[name] for name in planned.stage.inputs(config)}
-    if processes.leads():
+    if distributed.leads():
         _set_aside_damaged([planned], say)
         if planned.cached and not force:
             tidy(planned.path, checkpoint_of(planned.path))
-            return processes.agreed(False)
+            return distributed.agreed(False)
         _set_aside_damaged(inputs.values(), say)
     context = Context(
         config=config,
@@ -193,17 +193,17 @@ def execute(
         stamp=planned.stamp,
         log=log,
     )
-    if not processes.leads():
+    if not distributed.leads():
         return _help(planned, context)
     _require(inputs, planned.name)
     with exclusive(
         planned.path, lambda: say(f"{planned.name}: another process computes this; waiting for it")
     ):
         if planned.cached and not force:
-            return processes.agreed(False)
+            return distributed.agreed(False)
         remove_leftovers(planned.path)
         set_aside_unfinished(planned.path, context.checkpoint, planned.name, say)
-        processes.agreed(True)
+        distributed.agreed(True)
         started = time.monotonic()
         log({"stage": planned.name, "event": "start", "fingerprint": planned.stamp.fingerprint})
         planned.stage.compute(context)
@@ -220,7 +220,7 @@ def _set_aside_damaged(items: Iterable[Planned], say: Callable[[str], None]) -> 
 
 def _help(planned: Planned, context: Context) -> bool:
     """What every process but the leader does: its part of the work, if the leader says that there is work."""
-    if not processes.agreed(False):
+    if not distributed.agreed(False):
         return False
     planned.stage.compute(replace(context, log=lambda _: None))
     return True

@@ -21,20 +21,19 @@ from torch import Tensor
 from data import Sample
 from data.loading import whole_image
 from stages.context import Context
-from stages.fitting import check_cam_exits, load_deployed, load_multi_exit
-from wsss.artifacts import Arrays, write_sharded
+from stages.training import check_cam_exits, load_deployed, load_multi_exit
 from wsss.cams import CamViews, class_activation_views
-from wsss.device import autocast, choose_device, choose_integers, choose_precision
-from wsss.in_order import in_order
-from wsss.interrupt import check
 from wsss.memory import reusing_memory
 from wsss.metrics import THRESHOLDS
 from wsss.metrics.indicators import agreement_curve, colour_information_curve
-from wsss.networks import MultiExitNetwork, PlainNetwork
-from wsss.progress import progress_bar
+from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
 from wsss.quantised import quantised
 from wsss.resize import resize_image
-from wsss.workers import loader_workers
+from wsss.runtime.device import autocast, choose_device, choose_integers, choose_precision
+from wsss.runtime.interrupt import check
+from wsss.runtime.pool import in_order, loader_workers
+from wsss.runtime.progress import progress_bar
+from wsss.store.artifacts import Arrays, write_sharded
 
 TRIALS = 8
 """Photographs on which CAMs of a network in integers are compared with its own."""

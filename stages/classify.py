@@ -4,14 +4,14 @@ Writes ``network/*`` (the deployed network) and ``exits/*``.
 """
 
 from stages.context import Context
-from stages.fitting import fit, network_groups
-from wsss import processes
-from wsss.artifacts import write_artifact
+from stages.training import fit, network_groups
+from wsss.runtime import distributed
+from wsss.store.artifacts import write_artifact
 
 
 def compute(context: Context) -> None:
     """Train and write the artifact."""
     network = fit(context, context.config.classify, samples=context.data, masks=None, weight_seg=0.0)
-    if processes.leads():
+    if distributed.leads():
         write_artifact(context.output, context.stamp, groups=network_groups(network))
-    processes.wait()
+    distributed.wait()

@@ -7,7 +7,7 @@ from typing import Any
 
 from data import Dataset
 from wsss.config import Config
-from wsss.stamp import Stamp
+from wsss.store.artifacts import Stamp
 
 
 @dataclass(frozen=True, kw_only=True)

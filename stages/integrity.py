@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wsss.artifacts import Artifact, DamagedArtifactError
-from wsss.files import exclusive, file_sha256, is_sealed, is_temporary, set_aside, write_text
-from wsss.json_files import parse_json
+from wsss.store.artifacts import Artifact, DamagedArtifactError
+from wsss.store.files import exclusive, file_sha256, is_sealed, is_temporary, set_aside, write_text
+from wsss.store.json_files import parse_json
 
 Say = Callable[[str], None]
 

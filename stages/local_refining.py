@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data import Sample
-from stages.refining import Seed, SeedReader, decide
-from wsss.artifacts import Arrays, Artifact
+from stages.refine import Seed, SeedReader, decide
 from wsss.config import RefineConfig
-from wsss.interrupt import check
-from wsss.local_refiner import refine_local
+from wsss.par import refine_local
 from wsss.resize import working_size
+from wsss.runtime.interrupt import check
+from wsss.store.artifacts import Arrays, Artifact
 
 READERS = 4
 """Threads that read for an accelerator; a CPU needs its cores for the refinement."""

@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data import Sample
+from data.dataset import overview_samples
 from data.loading import MaskSource, PseudoMasks, TruthMasks, whole_image
 from stages.context import Context
-from stages.fitting import fit, network_groups
-from stages.selection import overview_samples
-from wsss.artifacts import Arrays, Artifact, write_sharded
-from wsss.device import autocast, choose_device, choose_precision
+from stages.training import fit, network_groups
+from wsss.cams import exit_probabilities, label_probabilities
 from wsss.errors import UserError, listed
-from wsss.folding import folded
-from wsss.interrupt import check
 from wsss.memory import reusing_memory
-from wsss.networks import MultiExitNetwork
-from wsss.predict import exit_probabilities, label_probabilities
-from wsss.progress import progress_bar
+from wsss.model.folding import folded
+from wsss.model.multi_exit import MultiExitNetwork
 from wsss.resize import resize_labels
+from wsss.runtime.device import autocast, choose_device, choose_precision
+from wsss.runtime.interrupt import check
+from wsss.runtime.progress import progress_bar
+from wsss.store.artifacts import Arrays, Artifact, write_sharded
 
 
 def compute(context: Context) -> None:

@@ -20,7 +20,8 @@ from stages import Planned
 from stages.integrity import read_record
 from wsss.config import Config, load_config, to_toml
 from wsss.errors import UserError
-from wsss.files import (
+from wsss.store.files import (
+    OutputFolder,
     append,
     is_being_written,
     is_temporary,
@@ -29,8 +30,7 @@ from wsss.files import (
     temporary_path,
     write_text,
 )
-from wsss.json_files import parse_json
-from wsss.output_folder import OutputFolder
+from wsss.store.json_files import parse_json
 
 RESERVED = ("artifacts", "scores")
 
@@ -53,10 +53,6 @@ class Workspace:
     def file_index(self, data_root: str) -> Path:
         """The cache of a data set's checked files."""
         return self.root / f"files-{hashlib.sha256(data_root.encode()).hexdigest()[:12]}.json"
-
-    def listing(self, data_root: str) -> Path:
-        """What a long listing said, see `data.listing_cache`."""
-        return self.file_index(data_root).with_suffix(".listing")
 
     def make(self) -> None:
         """Create the folder and make sure that files can be written.
@@ -240,15 +236,18 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
 
 
 def _unused_listings(workspace: Workspace) -> list[Path]:
-    """What is kept of the files and listings of data sets that no run was made from."""
+    """What is kept of the files of data sets that no run was made from."""
     used = set()
     for run in workspace.runs():
         try:
             root = load_config(run.config_file, []).data.root
         except UserError:  # a first run under way has no configuration yet
             return []
-        used |= {workspace.file_index(root), workspace.listing(root)}
-    kept = [*workspace.root.glob("files-*.json"), *workspace.root.glob("files-*.listing")]
+        used.add(workspace.file_index(root))
+    kept = [
+        *workspace.root.glob("files-*.json"),
+        *workspace.root.glob("files-*.listing"),
+    ]  # the latter: of older versions
     return sorted(path for path in kept if path not in used)
 
 

@@ -3,8 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from stages.ablation.metrics import METRICS
-from stages.ablation.results import Results, RunResult
+from stages.commands.ablate.results import METRICS, Results, RunResult
 
 
 def made_up_results(

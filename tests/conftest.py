@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from tests.products import Product, make_product
-from wsss import interrupt
+from wsss.runtime import interrupt
 
 torch.set_num_threads(1)
 # A busy machine is no fault, and the same program always passes or always fails.

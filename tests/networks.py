@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from wsss.backbones import Backbone
-from wsss.heads import CamHead
-from wsss.networks import MultiExitNetwork, PlainNetwork
+from wsss.model.backbone import Backbone
+from wsss.model.heads import CamHead
+from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
 
 CHANNELS = [4, 6, 8, 10]
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stages.commands import Request
+from stages.commands.session import Request
 from wsss.config import DataConfig
 
 SETTINGS = [

@@ -8,12 +8,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from stages.commands import run_all
+from stages.commands.session import run_all
 from stages.integrity import read_record, write_record
 from tests.pipelines import request
 from tests.trees import make_folder_tree
-from wsss.artifacts import Artifact
 from wsss.config import DataConfig
+from wsss.store.artifacts import Artifact
 
 
 @dataclass(frozen=True)

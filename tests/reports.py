@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from data import Sample
 from data.images import read_image
-from stages.commands import Session, open_session, refresh_report
+from stages.commands.session import Session, open_session, refresh_report
 from tests.pipelines import request
-from wsss.artifacts import Arrays, write_artifact
 from wsss.cams import cam_grid
 from wsss.config import DataConfig
 from wsss.metrics import THRESHOLDS
 from wsss.metrics.indicators import colour_information_curve
 from wsss.resize import resize_image, resize_maps
+from wsss.store.artifacts import Arrays, write_artifact
 
 EXITS = {3: 6, 4: 2}
 """Blocks with a shallower exit, and by how many pixels more it is off."""

@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 
 from run_pipeline import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
-from stages.ablation import running
-from stages.ablation.running import estimate
-from stages.commands import Session, compute_missing
+from stages.commands.ablate import command as running
+from stages.commands.ablate.command import estimate
+from stages.commands.session import Session, compute_missing
 from stages.workspace import Workspace, prune
 from tests.pipelines import SETTINGS
 from tests.reports import write_made_up
 from tests.trees import make_folder_tree
-from wsss import interrupt
 from wsss.config import DataConfig
 from wsss.errors import UserError
+from wsss.runtime import interrupt
 
 PAIR = ("--seeds", "0,1", "--variants", "baseline,mea+sr")
 ALL_STAGES = ("classify", "cams", "refine", "segment")
@@ -173,7 +173,7 @@ def test_a_run_that_fails_does_not_stop_the_others(
 def test_costs_are_measured_once_and_kept(
     data: DataConfig, tmp_path: Path, untrained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stages.ablation import cost
+    from stages.commands.ablate import cost
 
     calls: list[tuple[list[str], int]] = []
 

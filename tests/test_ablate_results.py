@@ -13,15 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.ablation.chart import draw_chart
-from stages.ablation.metrics import BY_KEY, METRICS, missed_below_medium, run_figures
-from stages.ablation.page import as_json, as_page
-from stages.ablation.results import FailedRun, RunResult
-from stages.ablation.table import as_text
-from stages.ablation.wording import COSTS, basis
+from stages.commands.ablate.chart import draw_chart
+from stages.commands.ablate.page import COSTS, as_json, as_page, as_text, basis
+from stages.commands.ablate.results import (
+    BY_KEY,
+    METRICS,
+    FailedRun,
+    RunResult,
+    missed_below_medium,
+    run_figures,
+)
 from tests.ablations import made_up_results
 from tests.test_report_page import CHROMIUM, PROBE, chromium
-from wsss.metrics.paired import mean_and_deviation, paired_difference
+from wsss.metrics.intervals import mean_and_deviation, paired_difference
 
 HOSTILE = "<script>alert(1)</script>\"'&{{ 7*7 }}"
 
@@ -160,7 +164,7 @@ def test_every_key_is_documented_and_every_documented_key_is_there() -> None:
     names = set(re.findall(r"^\| `([^`]+)`", metrics, flags=re.MULTILINE))
     assert names == {metric.key.split(".", 1)[1] for metric in METRICS}
     variants = set(re.findall(r"^\| `([^`]+)`", text.split("## What the")[0], flags=re.MULTILINE))
-    from stages.ablation.variants import BUILT_IN
+    from stages.commands.ablate.variants import BUILT_IN
 
     assert variants == set(BUILT_IN)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stages.ablation.variants import BUILT_IN, built_in, chosen_variants, same_settings
+from stages.commands.ablate.variants import BUILT_IN, built_in, chosen_variants, same_settings
 from stages.workspace import Workspace
 from wsss.config import AblateConfig, load_config, to_toml
 from wsss.errors import UserError

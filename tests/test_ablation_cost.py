@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stages.ablation.cost import variant_costs
-from stages.fitting import training_network
+from stages.commands.ablate.cost import variant_costs
+from stages.training import training_network
 from tests.networks import tiny_multi_exit
 from wsss.config import Config, RunConfig, SegmentConfig
+from wsss.cost import PROGRESS, made_up_batch, prediction, training_step
 from wsss.losses import sr_strength
-from wsss.trial_step import PROGRESS, made_up_batch, prediction, training_step
 
 SMALL = SegmentConfig(
     backbone="tf_efficientnet_lite0",

@@ -20,11 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsss import interrupt
-from wsss.artifacts import Arrays, Artifact, DamagedArtifactError, write_artifact, write_sharded
-from wsss.files import atomic_path, exclusive
-from wsss.json_files import canonical_json
-from wsss.stamp import Stamp
+from wsss.runtime import interrupt
+from wsss.store.artifacts import Arrays, Artifact, DamagedArtifactError, Stamp, write_artifact, write_sharded
+from wsss.store.files import atomic_path, exclusive
+from wsss.store.json_files import canonical_json
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,10 +9,10 @@ import skimage.data
 import torch
 from torch import Tensor
 
-from wsss import backbones
-from wsss.backbones import BUNDLED_NORM, bundled_state, create_backbone
 from wsss.errors import UserError
-from wsss.weights import BUNDLED_BACKBONE, weights_identity
+from wsss.model import backbone as backbones
+from wsss.model.backbone import BUNDLED_NORM, bundled_state, create_backbone
+from wsss.model.weights import BUNDLED_BACKBONE, weights_identity
 
 import timm  # isort: skip
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.networks import tiny_multi_exit, tiny_plain
 from wsss.cams import CamViews, FusionRule, cam_grid, class_activation_views, fused_cams, resized
-from wsss.networks import PlainNetwork
+from wsss.model.multi_exit import PlainNetwork
 
 
 class Colours(nn.Module):

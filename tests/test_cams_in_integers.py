@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 import stages.cams
-from stages.commands import open_session, run_stage
+from stages.commands.session import open_session, run_stage
 from tests.pipelines import request
 from tests.trees import make_folder_tree
-from wsss.artifacts import Artifact
 from wsss.config import DataConfig
-from wsss.device import multiplies_integers
+from wsss.runtime.device import multiplies_integers
+from wsss.store.artifacts import Artifact
 
 pytestmark = pytest.mark.skipif(not multiplies_integers(), reason="this processor has no VNNI")
 

@@ -10,12 +10,11 @@ import pytest
 
 from data.images import read_mask
 from run_pipeline import main
-from stages.commands import Session
-from stages.comparing import run_compare
-from stages.quality.compare import load_report, pair_reports, worse_by
-from stages.quality.measured import Values
-from stages.quality.pairing import Line, StagePair, pair_stage
-from stages.quality.report import report_paths
+from stages.commands.compare.command import load_report, pair_reports, run_compare, worse_by
+from stages.commands.compare.pairing import Line, StagePair, pair_stage
+from stages.commands.report.report import report_paths
+from stages.commands.report.values import Values
+from stages.commands.session import Session
 from tests.reports import made_up_run
 from tests.trees import make_folder_tree, write_png
 from wsss.config import DataConfig

@@ -12,7 +12,7 @@ import pytest
 from pycocotools import mask as reference
 
 from data import open_dataset
-from data.coco import CocoMask
+from data.sources.coco import CocoMask
 from tests.coco_trees import CATEGORIES, annotation, image_entry, make_coco_tree, write_instances
 from tests.trees import write_jpeg, write_png
 from wsss.config import DataConfig

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-import data.index
+import data.cache
 import data.masks
 from data import open_dataset
 from data.images import decode_image, decode_mask
 from tests.trees import make_folder_tree, write_csv
 from wsss.config import DataConfig
 from wsss.errors import UserError
-from wsss.json_files import parse_sealed, sealed_json
+from wsss.store.json_files import parse_sealed, sealed_json
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return wrapped
 
-    monkeypatch.setattr(data.index, "decode_image", spy(decode_image))
+    monkeypatch.setattr(data.cache, "decode_image", spy(decode_image))
     monkeypatch.setattr(data.masks, "decode_mask", spy(decode_mask))
     return names
 
@@ -184,4 +184,4 @@ def test_progress_bar_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_a_file_that_vanishes_after_it_was_listed(tmp_path: Path) -> None:
     gone = tmp_path / "gone.jpg"
     with pytest.raises(UserError, match=r"gone\.jpg: cannot be read"):
-        data.index.index_files([gone], [], root=tmp_path, cache=None, progress=False)
+        data.cache.index_files([gone], [], root=tmp_path, cache=None, progress=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.index import index_files
+from data.cache import index_files
 from data.masks import Mask, PngMask, TranslatedPng
 from tests.trees import write_png
 from wsss.errors import UserError

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from data import open_dataset
-from data.near_duplicates import near_pairs, perceptual_hashes
-from data.survey import Survey, survey
+from data.survey import Survey, near_pairs, perceptual_hashes, survey
 from tests.trees import UInt8, make_folder_tree, write_csv, write_jpeg
 from wsss.config import DataConfig
 

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from tests.networks import CHANNELS, tiny_backbone
-from wsss.decoders import Decoder, UpBlock
-from wsss.heads import PixelHead
-from wsss.networks import MultiExitNetwork, classification_network, segmentation_network
+from wsss.model.decoder import Decoder, UpBlock
+from wsss.model.heads import PixelHead
+from wsss.model.multi_exit import MultiExitNetwork, classification_network, segmentation_network
 
 IMAGES = torch.rand(2, 3, 70, 45, generator=torch.Generator().manual_seed(5))
 

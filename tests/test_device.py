@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wsss.config import RunConfig
-from wsss.device import choose_integers, choose_precision
+from wsss.runtime.device import choose_integers, choose_precision
 
 CPU = torch.device("cpu")
 AMD, INTEL = "AMD EPYC 9R14", "Intel Xeon"

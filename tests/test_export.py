@@ -13,10 +13,10 @@ from pycocotools import mask as coco_mask
 
 from data.images import read_mask
 from run_pipeline import EXIT_USER_ERROR, main
-from stages import export_sources
-from stages.exporting import _check_ids
-from stages.finished import FinishedRun
-from stages.predictors import RunPredictor, Settings
+from stages.commands.export import sources as export_sources
+from stages.commands.export.command import _check_ids
+from stages.commands.finished import FinishedRun
+from stages.commands.predict.predictors import RunPredictor, Settings
 from tests.products import Product
 from tests.test_formats import read_cvat, unpack_brush
 from wsss.errors import UserError
@@ -116,7 +116,9 @@ def test_predictions_are_stored_ones_and_else_made_now(
     assert sorted(found) == ["val_006.jpg", "val_007.jpg", "val_008.jpg"]
     for name, mask in found.items():
         assert (mask == predictions[name.removesuffix(".jpg")]).all()
-    monkeypatch.setattr("wsss.artifacts.Artifact.__contains__", lambda *_: False)  # as if none were stored
+    monkeypatch.setattr(
+        "wsss.store.artifacts.Artifact.__contains__", lambda *_: False
+    )  # as if none were stored
     arguments = ("--format", "voc", "--from", "predictions", "--split", "train", "--out", tmp_path)
     assert export(product, *arguments) == 0
     assert len(made) == 1
@@ -210,7 +212,7 @@ def test_no_format_writes_anything_for_ids_that_lead_elsewhere(
         source = export_sources.open_source(*arguments, **options)
         return replace(source, ids=(*source.ids, image_id))
 
-    monkeypatch.setattr("stages.exporting.open_source", hostile)
+    monkeypatch.setattr("stages.commands.export.command.open_source", hostile)
     out = tmp_path / "inner" / "out"
     command = product.arguments("export", "tiny", "--format", format_name, "--from", "masks", "--out", out)
     assert main(command) == EXIT_USER_ERROR

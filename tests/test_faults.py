@@ -12,16 +12,16 @@ import pytest
 
 from data.images import read_image
 from run_pipeline import EXIT_USER_ERROR
-from stages.faults import explained, printable
+from stages.commands.terminal import explained, printable
 from tests.pipelines import SETTINGS
 from tests.trees import make_folder_tree
 from torture.faults import limited
 from torture.fuzz.hostile import IMAGES
 from torture.tiny import ROOT
-from wsss.artifacts import DamagedArtifactError
 from wsss.config import load_config
 from wsss.errors import UserError
-from wsss.workers import require_descriptors
+from wsss.runtime.pool import require_descriptors
+from wsss.store.artifacts import DamagedArtifactError
 
 
 @pytest.mark.parametrize(

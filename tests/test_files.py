@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.files import (
+from wsss.store.files import (
     atomic_path,
     exclusive,
     is_sealed,
@@ -18,7 +18,7 @@ from wsss.files import (
     set_aside,
     temporary_path,
 )
-from wsss.json_files import parse_json, parse_sealed, sealed_json
+from wsss.store.json_files import parse_json, parse_sealed, sealed_json
 
 
 def test_a_seal_holds_until_a_bit_changes(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.fitting import training_network
+from stages.training import training_network
 from wsss.config import ClassifyConfig, SegmentConfig, TrainConfig
-from wsss.folding import folded
-from wsss.networks import PlainNetwork
+from wsss.model.folding import folded
+from wsss.model.multi_exit import PlainNetwork
 
 NETWORKS = (
     SegmentConfig(backbone="resnet18", weights="none", output_stride=16, head="light", head_channels=8),

@@ -15,14 +15,21 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from stages.commands.export.formats import (
+    LabelledImage,
+    brush_rle,
+    coco_counts,
+    coco_json,
+    label_map_text,
+    labelling_config,
+    labelstudio_json,
+    regions,
+    voc_files,
+    write_cvat,
+    write_voc,
+)
 from tests.trees import voc_palette
 from wsss.errors import UserError
-from wsss.formats import LabelledImage, regions
-from wsss.formats.coco import coco_json
-from wsss.formats.cvat import label_map_text, write_cvat
-from wsss.formats.labelstudio import labelling_config, labelstudio_json
-from wsss.formats.rle import brush_rle, coco_counts
-from wsss.formats.voc import voc_files, write_voc
 
 CLASSES = ("cat", "Bär & Wolf", "traffic light")
 Mask = NDArray[np.bool_]

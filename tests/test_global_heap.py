@@ -7,8 +7,8 @@ import h5py
 import pytest
 
 from tests.test_artifacts import STAMP
-from wsss.artifacts import Artifact, DamagedArtifactError, write_artifact
-from wsss.global_heap import never_ends
+from wsss.store.artifacts import Artifact, DamagedArtifactError, write_artifact
+from wsss.store.global_heap import never_ends
 
 
 def older(path: Path) -> bytearray:

@@ -8,8 +8,8 @@ from torch import nn
 
 from tests.networks import tiny_backbone
 from wsss.config import SegmentConfig
-from wsss.networks import MultiExitNetwork, segmentation_network
-from wsss.objective import loss_terms
+from wsss.losses import loss_terms
+from wsss.model.multi_exit import MultiExitNetwork, segmentation_network
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
 TAGS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])

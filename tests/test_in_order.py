@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsss.in_order import in_order
+from wsss.runtime.pool import in_order
 
 
 @given(items=st.lists(st.integers()), threads=st.integers(1, 4))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsss.local_refiner import DILATIONS, ITERATIONS, local_affinity, refine_local
+from wsss.par import DILATIONS, ITERATIONS, local_affinity, refine_local
 
 Map = NDArray[np.float64]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from stages.commands import open_session, run_all
+from stages.commands.session import open_session, run_all
 from tests.pipelines import request
 from tests.trees import SHAPES, make_folder_tree, write_csv
-from wsss.artifacts import Artifact
 from wsss.config import DataConfig
 from wsss.errors import UserError
+from wsss.store.artifacts import Artifact
 
 
 def tree(root: Path, classes: Sequence[str]) -> DataConfig:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import run_pipeline
-from stages import faults
+from stages.commands import terminal as faults
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "troubleshooting.md"
@@ -61,7 +61,7 @@ def source_texts() -> tuple[str, ...]:
 
 
 def explanations() -> list[str]:
-    """What `stages.faults` can say: every cause, and every text of its own that `explained` returns."""
+    """What `stages.commands.terminal` can say: every cause, and every text of its own that `explained` returns."""
     tree = ast.parse(Path(faults.__file__).read_text(encoding="utf-8"))
     function = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "explained")
     returned = [text for n in ast.walk(function) if isinstance(n, ast.Return) for text in texts_of(n)]

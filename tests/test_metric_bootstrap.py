@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsss.metrics import bootstrap
-from wsss.metrics.bootstrap import Difference, Table, paired_bootstrap
+from wsss.metrics import intervals as bootstrap
+from wsss.metrics.intervals import Difference, Table, paired_bootstrap
 
 
 def mean(sums: Table) -> Table:

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.test_metric_windows import SHAPES, SYMMETRIES, random_pair
-from wsss.metrics.boundary import band_width, boundary_counts
-from wsss.metrics.windows import Labels
+from wsss.metrics.boundary import Labels, band_width, boundary_counts
 
 cases = given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), labels=st.integers(2, 6))
 

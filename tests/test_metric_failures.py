@@ -12,8 +12,8 @@ from skimage.measure import regionprops
 from skimage.morphology import opening
 
 from tests.test_metric_windows import SHAPES, SYMMETRIES, random_pair
+from wsss.metrics.boundary import Labels
 from wsss.metrics.failures import FailureCounts, depth_radii, failure_counts, no_failures
-from wsss.metrics.windows import Labels
 
 cases = given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), labels=st.integers(2, 6))
 TINY, SMALL, MEDIUM, LARGE = range(4)

@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from tests.test_metric_windows import SYMMETRIES, random_map
 from wsss.metrics import THRESHOLDS
+from wsss.metrics.boundary import Labels
 from wsss.metrics.indicators import (
     agreement,
     agreement_curve,
@@ -20,7 +21,6 @@ from wsss.metrics.indicators import (
     gradient_ranks,
     label_free_threshold,
 )
-from wsss.metrics.windows import Labels
 
 Image = NDArray[np.uint8]
 Cams = NDArray[np.float32]

@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.test_metric_windows import SHAPES, SYMMETRIES, random_pair
-from wsss.metrics.boundary import boundary_counts
+from wsss.metrics.boundary import Labels, boundary_counts
 from wsss.metrics.confusion import confusion_counts, mask_scores
 from wsss.metrics.failures import DEPTHS, SIZES, failure_counts
 from wsss.metrics.tally import FAILURE_COLUMNS, LABEL_COLUMNS, Row, Tally, image_ious
-from wsss.metrics.windows import Labels
 
 cases = given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), labels=st.integers(2, 6))
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from wsss.metrics.boundary import Labels, dilated, eroded, uniform, window_max
 from wsss.metrics.counting import counted
-from wsss.metrics.windows import Labels, dilated, eroded, uniform, window_max
 
 SHAPES = ((1, 1), (1, 2), (1, 17), (23, 1), (2, 31), (7, 9), (24, 17), (70, 90), (150, 130))
 GRAINS = (1, 2, 3, 5, 9, 20, 40)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from wsss.backbones import Backbone, create_backbone
-from wsss.networks import MultiExitNetwork, segmentation_network
+from wsss.model.backbone import Backbone, create_backbone
+from wsss.model.multi_exit import MultiExitNetwork, segmentation_network
 
 NAMED = [
     ("resnet18", 8),

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from tests.networks import CHANNELS, tiny_backbone, tiny_multi_exit, tiny_plain
-from wsss.heads import AsppHead, ExitHead, LightHead
-from wsss.networks import MultiExitNetwork, PlainNetwork, classification_network, segmentation_network
+from wsss.model.heads import AsppHead, ExitHead, LightHead
+from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork, classification_network, segmentation_network
 
 IMAGES = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(5))
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from tests.networks import tiny_multi_exit, tiny_plain
 from wsss.config import ClassifyConfig, SegmentConfig, TrainConfig
-from wsss.losses import classification_loss, pooled_scores, segmentation_loss
-from wsss.objective import loss_terms
+from wsss.losses import classification_loss, loss_terms, pooled_scores, segmentation_loss
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(5))
 TAGS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])

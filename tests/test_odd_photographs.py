@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.commands import open_session, run_all
+from stages.commands.session import open_session, run_all
 from tests.pipelines import request
-from wsss.artifacts import Artifact
 from wsss.config import DataConfig
+from wsss.store.artifacts import Artifact
 
 ODD = {
     "2007_000032.jpg": ("cat", "L", (50, 40)),

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 
 from data.images import read_mask
 from run_pipeline import EXIT_USER_ERROR, main
-from stages.finished import open_run
-from stages.predictors import segmenter
+from stages.commands.finished import open_run
+from stages.commands.predict.predictors import segmenter
 from tests.networks import CHANNELS, tiny_backbone
 from tests.products import Product
-from wsss.heads import AsppHead
-from wsss.networks import PlainNetwork, segmentation_network
-from wsss.onnx_graph import onnx_model
+from wsss.model.heads import AsppHead
+from wsss.model.multi_exit import PlainNetwork, segmentation_network
+from wsss.model.onnx import onnx_model
 
 ROOT = Path(__file__).parent.parent
 SIZES = [(1, 64, 64), (2, 97, 131), (1, 33, 200), (3, 17, 18), (1, 1, 1)]

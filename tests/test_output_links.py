@@ -8,8 +8,7 @@ import pytest
 from run_pipeline import EXIT_FAULT, EXIT_USER_ERROR, main
 from tests.products import Product
 from wsss.errors import UserError
-from wsss.files import atomic_path, exclusive, temporary_path
-from wsss.output_folder import OutputFolder
+from wsss.store.files import OutputFolder, atomic_path, exclusive, temporary_path
 
 
 @pytest.fixture

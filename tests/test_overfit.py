@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests.networks import tiny_backbone
+from wsss.cams import label_probabilities
 from wsss.config import SegmentConfig
-from wsss.networks import MultiExitNetwork, segmentation_network
-from wsss.objective import loss_terms
-from wsss.predict import label_probabilities
-from wsss.stamp import Stamp
+from wsss.losses import loss_terms
+from wsss.model.multi_exit import MultiExitNetwork, segmentation_network
+from wsss.store.artifacts import Stamp
 from wsss.train import Batch, Training, train
 
 SIDE, IMAGES, STEPS = 48, 4, 120

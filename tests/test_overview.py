@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from data import Dataset, Sample
-from stages.selection import overview_samples
-from wsss.overview import CELL, HEADINGS, OverviewRow, draw_overview, paint_cams, paint_labels, voc_palette
+from data.dataset import overview_samples
+from wsss.pictures import CELL, HEADINGS, OverviewRow, draw_overview, paint_cams, paint_labels, voc_palette
 
 
 def test_the_palette_is_vocs() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.photographs import find_photographs
+from stages.commands.predict.inputs import find_photographs
 from wsss.errors import UserError
 
 

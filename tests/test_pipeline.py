@@ -10,16 +10,16 @@ import pytest
 from PIL import Image
 
 from stages import STAGE_NAMES
-from stages.commands import Request, open_session, run_all, run_prune, run_stage, show_status
-from stages.quality.measure import measure
+from stages.commands.report.measure import measure
+from stages.commands.session import Request, open_session, run_all, run_prune, run_stage, show_status
 from stages.workspace import Workspace
 from tests.pipelines import request
 from tests.trees import make_folder_tree, make_voc_tree
-from wsss.artifacts import Artifact
 from wsss.config import DataConfig
 from wsss.errors import UserError
-from wsss.files import temporary_path
 from wsss.metrics import confusion_counts, mask_scores
+from wsss.store.artifacts import Artifact
+from wsss.store.files import temporary_path
 
 Hashes = dict[str, str]
 
@@ -256,8 +256,8 @@ def test_prune_spares_what_an_interrupted_run_has_begun(tmp_path: Path, data: Da
 
 def test_prune_forgets_data_sets_that_no_run_uses(workspace: Path, data: DataConfig) -> None:
     place = Workspace(workspace)
-    used = [place.file_index(data.root), place.listing(data.root)]
-    unused = [place.file_index("elsewhere"), place.listing("elsewhere")]
+    used = [place.file_index(data.root)]
+    unused = [place.file_index("elsewhere"), place.file_index("elsewhere").with_suffix(".listing")]
     written = temporary_path(used[0])  # by this process, which lives
     for path in (*used, *unused, written):
         path.touch()

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.multi_exit_cam import measured
-from stages.commands import Session, open_session, run_all, run_stage
-from stages.finished import open_run
-from stages.quality.report import report_paths
+from stages.commands.finished import open_run
+from stages.commands.report.report import report_paths
+from stages.commands.session import Session, open_session, run_all, run_stage
 from tests.networks import tiny_multi_exit
 from tests.pipelines import request
 from tests.trees import make_folder_tree
-from wsss.artifacts import Artifact, DamagedArtifactError
+from wsss.cams import exit_probabilities, label_probabilities
 from wsss.config import DataConfig
 from wsss.errors import UserError
-from wsss.networks import MultiExitNetwork
-from wsss.predict import exit_probabilities, label_probabilities
+from wsss.model.multi_exit import MultiExitNetwork
+from wsss.store.artifacts import Artifact, DamagedArtifactError
 
 EXITS = ("classify.exits=[2, 4]", "run.precision=fp32")
 

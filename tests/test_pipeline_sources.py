@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.commands import run_all
+from stages.commands.session import run_all
 from tests.cityscapes_trees import make_cityscapes_tree
 from tests.coco_trees import make_coco_tree
 from tests.pipelines import request

@@ -13,8 +13,8 @@ from PIL import Image
 
 from data.images import read_image, read_mask
 from run_pipeline import EXIT_USER_ERROR, main
-from stages.finished import open_run
-from stages.predictors import CrfTask, RunPredictor, Settings, run_settings, scaled_images
+from stages.commands.finished import open_run
+from stages.commands.predict.predictors import CrfTask, RunPredictor, Settings, run_settings, scaled_images
 from tests.products import Product
 from tests.trees import make_scene, voc_palette, write_jpeg
 from wsss.cams import resized
@@ -174,7 +174,7 @@ def test_crf_is_the_published_one_on_the_networks_probabilities(
     )
     image = read_image(photos / "a.jpg")
     predictor = load(product, tile=0)
-    from wsss.predict import label_probabilities
+    from wsss.cams import label_probabilities
 
     pixels = torch.from_numpy(image).permute(2, 0, 1).float() / 255
     probability = label_probabilities(predictor._network, pixels, scales=(1.0,), flip=False).numpy()

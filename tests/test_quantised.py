@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 import wsss.quantised
 from tests.networks import tiny_plain
-from wsss.backbones import create_backbone
-from wsss.device import multiplies_integers
-from wsss.folding import folded
-from wsss.networks import PlainNetwork, classification_network
+from wsss.model.backbone import create_backbone
+from wsss.model.folding import folded
+from wsss.model.multi_exit import PlainNetwork, classification_network
 from wsss.quantised import PACKED, QuantisedConvolution, quantised, quantised_map
+from wsss.runtime.device import multiplies_integers
 from wsss.same_convolution import SameConvolution
 
-from timm.layers.conv2d_same import Conv2dSame  # isort: skip - after wsss.torchvision_guard
+from timm.layers.conv2d_same import Conv2dSame  # isort: skip - after wsss.runtime.torchvision_guard
 
 if not multiplies_integers():
     pytest.skip("this processor has no VNNI", allow_module_level=True)

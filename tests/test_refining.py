@@ -13,21 +13,20 @@ from benchmarks.refiners import measured
 from data import Sample
 from data.images import read_image
 from run_pipeline import main
-from stages.commands import Session, open_session, run_stage
-from stages.finished import open_run
+from stages.commands.finished import open_run
+from stages.commands.report.report import report_paths
+from stages.commands.session import Session, open_session, run_stage
 from stages.local_refining import READERS, read_ahead
-from stages.quality.report import report_paths
-from stages.refining import Seed, SeedReader
-from stages.threshold import seed_threshold
+from stages.refine import Seed, SeedReader, seed_threshold
 from tests.pipelines import request
 from tests.reports import made_up_artifacts
 from tests.trees import make_folder_tree
-from wsss.artifacts import Artifact
 from wsss.config import DataConfig
 from wsss.crf import probabilities
 from wsss.errors import UserError
-from wsss.local_refiner import refine_local
+from wsss.par import refine_local
 from wsss.resize import resize_image, resize_labels, resize_maps, working_size
+from wsss.store.artifacts import Artifact
 
 
 @pytest.fixture(scope="module")

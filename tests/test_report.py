@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.commands import Request, Session, open_session, refresh_report, run_report
-from stages.quality import measuring
-from stages.quality.gallery import choose
-from stages.quality.report import report_paths
-from stages.threshold import seed_threshold
+from stages.commands.report import measure as measuring
+from stages.commands.report.gallery import choose
+from stages.commands.report.report import report_paths
+from stages.commands.session import Request, Session, open_session, refresh_report, run_report
+from stages.refine import seed_threshold
 from tests.pipelines import request
 from tests.reports import EXITS, made_up_run, moved
 from tests.trees import make_folder_tree
-from wsss.artifacts import Artifact
 from wsss.config import DataConfig
 from wsss.errors import UserError
 from wsss.metrics import THRESHOLDS, confusion_counts, mask_scores
 from wsss.metrics.tally import FAILURE_COLUMNS
+from wsss.store.artifacts import Artifact
 
 STAGES = ("cams", "refine", "segment")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from stages.commands import Session
-from stages.comparing import run_compare
-from stages.quality.report import report_paths
+from stages.commands.compare.command import run_compare
+from stages.commands.report.report import report_paths
+from stages.commands.session import Session
 from tests.reports import made_up_run
 from tests.trees import make_folder_tree, write_csv
 from wsss.config import DataConfig

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.color import rgb2lab
 
-from wsss.overview import voc_palette
-from wsss.report import charts, page
-from wsss.report.pictures import ERRORS, error_kinds, error_map, labels_uri, photograph_uri
+from stages.commands.report import charts, page
+from stages.commands.report.pictures import ERRORS, error_kinds, error_map, labels_uri, photograph_uri
+from wsss.pictures import voc_palette
 
 MACHADO = {
     "protanopia": [

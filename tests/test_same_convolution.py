@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsss.backbones import create_backbone
+from wsss.model.backbone import create_backbone
 from wsss.same_convolution import SameConvolution, without_copies
 
-from timm.layers.conv2d_same import Conv2dSame  # isort: skip - after wsss.torchvision_guard
+from timm.layers.conv2d_same import Conv2dSame  # isort: skip - after wsss.runtime.torchvision_guard
 
 
 @pytest.mark.parametrize(

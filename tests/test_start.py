@@ -9,7 +9,7 @@ import pytest
 from data import open_dataset
 from data.sources import VOC_CLASSES
 from run_pipeline import EXIT_USER_ERROR, main
-from stages.suggest import Machine, Pictures, expected_time, suggest
+from stages.commands.init import Machine, Pictures, expected_time, suggest
 from tests.cityscapes_trees import make_cityscapes_tree
 from tests.coco_trees import make_coco_tree
 from tests.pipelines import SETTINGS
@@ -178,7 +178,7 @@ def test_every_suggestion_is_accepted(
     tmp_path: Path, machine: Machine, training: int, long_side: int
 ) -> None:
     from data.own import Found
-    from stages.start import config_text
+    from stages.commands.init import config_text
 
     pictures = Pictures(training=training, long_side=long_side)
     settings = suggest(pictures, machine)

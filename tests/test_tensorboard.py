@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from run_pipeline import main
-from stages.commands import Session
-from stages.quality import tensorboard
+from stages.commands.report import tensorboard
+from stages.commands.session import Session
 from tests.reports import made_up_run
 from tests.trees import make_folder_tree
 from wsss.errors import UserError

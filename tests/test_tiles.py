@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.networks import tiny_backbone
-from wsss.backbones import create_backbone
-from wsss.heads import LightHead
-from wsss.networks import PlainNetwork, segmentation_network
-from wsss.tiles import BLIND_MARGIN, TiledNetwork, receptive_margin, spans
+from wsss.model.backbone import create_backbone
+from wsss.model.heads import LightHead
+from wsss.model.multi_exit import PlainNetwork, segmentation_network
+from wsss.model.tiles import BLIND_MARGIN, TiledNetwork, receptive_margin, spans
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from run_pipeline import main
 from stages.workspace import Workspace
 from tests.pipelines import request
 from tests.trees import make_folder_tree
-from wsss.artifacts import Artifact
+from wsss.store.artifacts import Artifact
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,7 +11,8 @@ from torture.damage import damage_everywhere
 from torture.kill import STAGES, Deaths, _next, kill_anywhere, stopped
 from torture.launch import cut_small
 from torture.tiny import Tiny, make_tiny, undisturbed
-from wsss import artifacts, train
+from wsss import train
+from wsss.store import artifacts
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.networks import tiny_plain
-from wsss.tracing import replace_module, traced
+from wsss.model.folding import replace_module, traced
 
 
 class _Twice(nn.Module):

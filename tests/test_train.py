@@ -11,15 +11,14 @@ import pytest
 import torch
 
 from tests.networks import tiny_multi_exit
-from wsss import interrupt
 from wsss import train as training
 from wsss.config import ClassifyConfig, TrainConfig
 from wsss.errors import UserError
-from wsss.interrupt import Interrupted
-from wsss.objective import loss_terms
-from wsss.sampling import batch_indices
-from wsss.stamp import Stamp
-from wsss.train import Batch, Training, make_optimizer, set_learning_rate, set_training, train
+from wsss.losses import loss_terms
+from wsss.runtime import interrupt
+from wsss.runtime.interrupt import Interrupted
+from wsss.store.artifacts import Stamp
+from wsss.train import Batch, Training, batch_indices, make_optimizer, set_learning_rate, set_training, train
 
 CPU = torch.device("cpu")
 CONFIG = ClassifyConfig(batch=4, lr=0.01, head_lr=2.0, optimizer="adamw")

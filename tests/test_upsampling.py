@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from wsss import upsampling
-from wsss.upsampling import View, label_map, label_probability
+from wsss import resize as upsampling
+from wsss.resize import View, label_map, label_probability
 
 SIZES = [(37, 53), (3, 4), (9, 100)]
 

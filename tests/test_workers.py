@@ -13,7 +13,7 @@ import pytest
 
 from torture.kill import stopped
 from torture.tiny import make_tiny
-from wsss.workers import WorkerPool
+from wsss.runtime.pool import WorkerPool
 
 
 def own_pid(seconds: float) -> int:

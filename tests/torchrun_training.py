@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 from tests.networks import tiny_backbone
-from wsss import processes
 from wsss.config import SegmentConfig
-from wsss.networks import MultiExitNetwork, segmentation_network
-from wsss.objective import loss_terms
-from wsss.stamp import Stamp
+from wsss.losses import loss_terms
+from wsss.model.multi_exit import MultiExitNetwork, segmentation_network
+from wsss.runtime import distributed
+from wsss.store.artifacts import Stamp
 from wsss.train import Batch, Training, train
 
 BATCH, STEPS = 5, 6
@@ -37,7 +37,7 @@ def own_batches(first: int) -> Iterator[Batch]:
     """This process's part of each batch."""
     for step in range(first, STEPS):
         batch = whole_batch(step)
-        own = processes.part(BATCH)
+        own = distributed.part(BATCH)
         assert batch.labels is not None
         yield Batch(batch.ids[own], batch.images[own], batch.tags[own], batch.labels[own])
 
@@ -64,9 +64,9 @@ def main(out: Path, changes: dict[str, object]) -> None:
         label="segment",
         log=losses.append,
     )
-    with processes.together():
+    with distributed.together():
         train(network, job, device=torch.device("cpu"), precision=torch.float32)
-    if processes.leads():
+    if distributed.leads():
         (out / "losses.json").write_text(json.dumps(losses))
         torch.save(network.state_dict(), out / "weights.pt")
 

@@ -5,7 +5,8 @@ import sys
 import torch
 
 import run_pipeline
-from wsss import artifacts, train
+from wsss import train
+from wsss.store import artifacts
 
 
 def cut_small() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.commands import Request
+from stages.commands.session import Request
 from tests.pipelines import SETTINGS
 from tests.trees import make_folder_tree
 

@@ -1,10 +1,12 @@
 """Multi-scale class activation maps (Zhou et al., CVPR 2016; multi-scale with flip as in the IRN line).
 
 The published maps are the deepest exit's. Those of shallower exits can be fused with them: see `fused_cams`.
+
+Prediction with a segmentation network on a whole image.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.losses import pooled_scores
-from wsss.networks import MultiExitNetwork, PlainNetwork
+from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
 
 CAM_STRIDE = 4
 """CAMs are stored on a grid of one cell per 4x4 pixels of the working image."""
@@ -205,3 +207,66 @@ def resized(images: Tensor, scale: float) -> Tensor:
         return images
     size = [max(1, round(side * scale)) for side in images.shape[2:]]
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
+
+
+@torch.inference_mode()
+def label_probabilities(
+    network: PlainNetwork, image: Tensor, *, scales: Sequence[float], flip: bool
+) -> Tensor:
+    """Class probabilities of every pixel, averaged over scales and mirror images.
+
+    Args:
+        network: segmentation network in evaluation mode, on the image's device.
+        image: (3, H, W) RGB float in [0, 1].
+        scales: factors on the image's size.
+        flip: also run the mirrored image.
+
+    Returns:
+        (L, H, W) float32, sums to 1 over L; channel 0 is background.
+    """
+    return _averaged(lambda images: [network(images)], image, scales, flip)[0]
+
+
+@torch.inference_mode()
+def exit_probabilities(
+    network: MultiExitNetwork, image: Tensor, *, scales: Sequence[float], flip: bool
+) -> list[Tensor]:
+    """What the exits of shallower blocks say, each by itself, in the way of `label_probabilities`.
+
+    Args:
+        network: segmentation network with its exits, in evaluation mode, on the image's device.
+        image: (3, H, W) RGB float in [0, 1].
+        scales: factors on the image's size.
+        flip: also run the mirrored image.
+
+    Returns:
+        Per exit but the deepest, shallowest first, (L, H, W) float32, sums to 1 over L; channel 0 is background.
+    """
+    return _averaged(lambda images: network(images).class_maps[:-1], image, scales, flip)
+
+
+def _averaged(
+    class_maps: Callable[[Tensor], list[Tensor]], image: Tensor, scales: Sequence[float], flip: bool
+) -> list[Tensor]:
+    """Per list entry of ``class_maps`` the probabilities (L, H, W) averaged over the views."""
+    totals: list[Tensor] = []
+    views = [(scale, mirror) for scale in scales for mirror in ([False, True] if flip else [False])]
+    for scale, mirror in views:
+        batch = resized(image[None], scale)
+        batch = batch.flip(3) if mirror else batch
+        found = class_maps(batch.contiguous(memory_format=torch.channels_last))
+        for index, maps in enumerate(found):
+            share = _shares(maps.float(), image.shape[1:], mirror=mirror)
+            if index == len(totals):
+                totals.append(share)
+            else:
+                totals[index] += share
+    if not views:
+        raise ValueError("expected at least one scale")
+    return [total / len(views) for total in totals]
+
+
+def _shares(logits: Tensor, size: torch.Size, *, mirror: bool) -> Tensor:
+    """(1, L, h, w) class maps of one view -> (L, H, W) probabilities, mirrored back."""
+    logits = logits.flip(3) if mirror else logits
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False).softmax(1)[0]

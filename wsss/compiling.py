@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from wsss.networks import ExitOutputs
+from wsss.model.multi_exit import ExitOutputs
 
 
 def compiled(network: nn.Module) -> Callable[[Tensor], ExitOutputs]:
@@ -18,7 +18,7 @@ def compiled(network: nn.Module) -> Callable[[Tensor], ExitOutputs]:
     says so once, and the network runs as it is. An error of the network itself comes again from there.
 
     Args:
-        network: a `wsss.networks.MultiExitNetwork` on its device.
+        network: a `wsss.model.multi_exit.MultiExitNetwork` on its device.
     """
     quick = torch.compile(network, dynamic=False)
     works = True

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydensecrf import densecrf
 
-IGNORE = 255
+from wsss import IGNORE
+
 EPSILON = 1e-5
 """Smallest probability that enters a unary energy."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.errors import UserError
-from wsss.json_files import parse_json
+from wsss.store.json_files import parse_json
 
 METADATA_SCHEMA = "1"
 

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from wsss.networks import PlainNetwork
+from wsss.model.folding import PROBE_SIDE, Trace, replace_module, traced
+from wsss.model.multi_exit import PlainNetwork
 from wsss.same_convolution import SAME_CONVOLUTIONS, same_padding
-from wsss.tracing import PROBE_SIDE, Trace, replace_module, traced
 
 CLIP = 6.0
 """Where ReLU6 ends."""

@@ -1,4 +1,10 @@
-"""Sizes and resampling on arrays, without torch: for worker processes and reports."""
+"""Sizes and resampling on arrays, without torch: for worker processes and reports.
+
+Class maps of several views -> labels of every pixel, a strip of rows at a time: bounded memory, no torch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,4 +37,110 @@ def resize_maps(maps: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np
     for index, single in enumerate(maps):
         picture = Image.fromarray(np.ascontiguousarray(single, dtype=np.float32))
         result[index] = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return result
+
+
+STRIP_VALUES = 1 << 22
+"""Probabilities that are held at once: 16 MiB of float32."""
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a network says of one view of an image.
+
+    Attributes:
+        maps: (L, h, w) float32 logits.
+        mirrored: whether the view was the mirror image.
+    """
+
+    maps: Float32
+    mirrored: bool = False
+
+
+def label_map(
+    views: Sequence[View], size: tuple[int, int], *, allowed: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """The most probable label of every pixel.
+
+    Args:
+        views: of one image; their probabilities are averaged.
+        size: (H, W) of the result.
+        allowed: (L,) the labels to choose from; None: all.
+
+    Returns:
+        (H, W) uint8.
+    """
+    labels = np.empty(size, dtype=np.uint8)
+    for rows, probability in _strips(views, size):
+        labels[rows] = best_label(probability, allowed)
+    return labels
+
+
+def label_probability(
+    views: Sequence[View], size: tuple[int, int], labels: NDArray[np.integer] | None = None
+) -> Float32:
+    """Probabilities of every pixel, averaged over the views.
+
+    Args:
+        views: of one image.
+        size: (H, W) of the result.
+        labels: (K,) the labels that are wanted, among which each pixel's probability is shared; None: all L.
+
+    Returns:
+        (K, H, W) float32, sums to 1 over K.
+    """
+    chosen = np.arange(len(views[0].maps)) if labels is None else labels
+    result = np.empty((len(chosen), *size), dtype=np.float32)
+    for rows, probability in _strips(views, size):
+        wanted = np.maximum(probability[chosen], np.finfo(np.float32).tiny)
+        result[:, rows] = wanted / wanted.sum(0)
+    return result
+
+
+def best_label(probability: Float32, allowed: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+    """(L, H, W) -> (H, W) uint8: the most probable label among the allowed ones, (L,) bool."""
+    if allowed is None:
+        return np.asarray(probability.argmax(0), dtype=np.uint8)
+    chosen = np.flatnonzero(allowed)
+    return np.asarray(chosen[probability[chosen].argmax(0)], dtype=np.uint8)
+
+
+def _strips(views: Sequence[View], size: tuple[int, int]) -> Iterator[tuple[slice, Float32]]:
+    if not views:
+        raise ValueError("expected at least one view")
+    H, W = size
+    count = max(1, STRIP_VALUES // (len(views[0].maps) * W))
+    for top in range(0, H, count):
+        rows = slice(top, min(top + count, H))
+        total = _softmax(_bilinear(views[0], size, rows))
+        for view in views[1:]:
+            total += _softmax(_bilinear(view, size, rows))
+        yield rows, total / np.float32(len(views))
+
+
+def _bilinear(view: View, size: tuple[int, int], rows: slice) -> Float32:
+    """Rows of the maps resized to ``size``: bilinear, half-pixel centres, as torch's align_corners=False."""
+    maps = view.maps[:, :, ::-1] if view.mirrored else view.maps
+    above, below, down = _taps(np.arange(rows.start, rows.stop), maps.shape[1], size[0])
+    left, right, across = _taps(np.arange(size[1]), maps.shape[2], size[1])
+    # As lerp: where both neighbours agree, the value is theirs exactly.
+    tall = maps[:, above] + (maps[:, below] - maps[:, above]) * down[:, None]
+    result: Float32 = tall[:, :, left] + (tall[:, :, right] - tall[:, :, left]) * across
+    return result
+
+
+def _taps(
+    places: NDArray[np.integer], cells: int, pixels: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], Float32]:
+    """Both neighbours of each place on a grid of ``cells`` stretched over ``pixels``, and the second's weight."""
+    at = np.maximum((places + 0.5) * (cells / pixels) - 0.5, 0)
+    first = np.minimum(at.astype(np.intp), cells - 1)
+    return first, np.minimum(first + 1, cells - 1), (at - first).astype(np.float32)
+
+
+def _softmax(logits: Float32) -> Float32:
+    exponential = np.exp(logits - logits.max(0))
+    result: Float32 = exponential / exponential.sum(0)
     return result

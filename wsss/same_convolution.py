@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import wsss.torchvision_guard  # noqa: F401 - must come before timm
+import wsss.runtime.torchvision_guard  # noqa: F401 - must come before timm
 
 from timm.layers.conv2d_same import Conv2dSame  # isort: skip
 from timm.layers.padding import get_same_padding  # isort: skip

@@ -5,6 +5,8 @@ are divided by what the whole batch counts (see `wsss.losses`), so the result is
 
 Every random choice is a function of (seed, epoch, image) in the data and of (seed, step) in the network, so a
 checkpoint holds no generator state, and training resumed at step n continues bit for bit.
+
+Which image is in which batch: a function of seed and epoch alone, whatever the number of processes.
 """
 
 import math
@@ -18,21 +20,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wsss import processes
-from wsss.artifacts import Artifact, DamagedArtifactError, write_artifact
 from wsss.compiling import compiled
 from wsss.config import TrainConfig
 from wsss.depthwise import quick_depthwise
-from wsss.device import autocast
 from wsss.errors import UserError, listed
-from wsss.files import is_sealed
-from wsss.interrupt import Interrupted, requested
-from wsss.networks import ExitOutputs, MultiExitNetwork
-from wsss.objective import shares
-from wsss.progress import progress_bar
-from wsss.stamp import Stamp
+from wsss.losses import shares
+from wsss.model.multi_exit import ExitOutputs, MultiExitNetwork
+from wsss.runtime import distributed
+from wsss.runtime.device import autocast
+from wsss.runtime.interrupt import Interrupted, requested
+from wsss.runtime.progress import progress_bar
+from wsss.store.artifacts import Artifact, DamagedArtifactError, Stamp, write_artifact
+from wsss.store.files import is_sealed
 
-from timm.layers.norm_act import convert_sync_batchnorm  # isort: skip - after wsss.torchvision_guard
+from timm.layers.norm_act import convert_sync_batchnorm  # isort: skip - after wsss.runtime.torchvision_guard
+from collections.abc import Iterator
 
 CHECKPOINT_SECONDS = 60.0
 """Training time between checkpoints: what a kill can cost at most."""
@@ -107,7 +109,7 @@ def train(network: MultiExitNetwork, job: Training, *, device: torch.device, pre
         for step, batch in zip(range(first, job.steps), job.batches(first), strict=True):
             set_learning_rate(optimizer, job.config, step / job.steps)
             torch.manual_seed(step_seed(job.stamp.seed, step))
-            due = processes.leads() and time.monotonic() - saved > CHECKPOINT_SECONDS
+            due = distributed.leads() and time.monotonic() - saved > CHECKPOINT_SECONDS
             terms, stop, due = _step(criterion, optimizer, batch, job, step, due)
             means.add(terms)
             bar.set_postfix_str(f"loss {sum(terms.values()):.3f}", refresh=False)
@@ -117,9 +119,9 @@ def train(network: MultiExitNetwork, job: Training, *, device: torch.device, pre
                 job.log({"epoch": done // job.steps_per_epoch, **means.take()})
             # The last one too: what comes after training may fail, and must not cost the training.
             if stop or due or done == job.steps:
-                if processes.leads():
+                if distributed.leads():
                     _save(network, optimizer, job, done)
-                processes.wait()
+                distributed.wait()
                 saved = time.monotonic()
             if stop:
                 raise Interrupted
@@ -220,14 +222,14 @@ class Criterion(nn.Module):
         with autocast(self.device, self.precision), quick_depthwise(self.device):
             outputs = self.outputs(images)
         terms = self.job.objective(outputs, tags, labels, progress)
-        if processes.count() == 1:
+        if distributed.count() == 1:
             return terms
         part = shares(tags, labels, self.job.config)
         return {name: term * part[name] for name, term in terms.items()}
 
 
 def _in_parallel(criterion: Criterion) -> nn.Module:
-    if processes.count() == 1:
+    if distributed.count() == 1:
         return criterion
     if not criterion.job.config.freeze_bn:
         convert_sync_batchnorm(criterion)  # type: ignore[no-untyped-call]
@@ -237,12 +239,12 @@ def _in_parallel(criterion: Criterion) -> nn.Module:
 
 def _check_processes(config: TrainConfig, device: torch.device, stage: str) -> None:
     """Refuse what several processes cannot do."""
-    if processes.count() == 1:
+    if distributed.count() == 1:
         return
-    if config.batch < processes.count():
+    if config.batch < distributed.count():
         raise UserError(
-            f"{stage}.batch = {config.batch} for {processes.count()} processes: expected at least one image each; set "
-            f"--set {stage}.batch={processes.count()} or more, or start fewer processes"
+            f"{stage}.batch = {config.batch} for {distributed.count()} processes: expected at least one image each; "
+            f"set --set {stage}.batch={distributed.count()} or more, or start fewer processes"
         )
     if not config.freeze_bn and device.type != "cuda":
         raise UserError(
@@ -261,7 +263,7 @@ def _step(
     """
     terms = criterion(batch, step / job.steps)
     own = [float(term.detach()) for term in terms.values()]
-    *summed, stop, due_anywhere = processes.total(torch.tensor([*own, requested(), due])).tolist()
+    *summed, stop, due_anywhere = distributed.total(torch.tensor([*own, requested(), due])).tolist()
     values = dict(zip(terms, summed, strict=True))
     if not all(math.isfinite(value) for value in values.values()):
         raise UserError(
@@ -271,7 +273,7 @@ def _step(
     optimizer.zero_grad(set_to_none=True)
     if terms:
         # DistributedDataParallel takes the mean of the gradients, and the loss is the sum of the parts.
-        (processes.count() * torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]
+        (distributed.count() * torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return values, stop > 0, due_anywhere > 0
 
@@ -305,3 +307,30 @@ def _resume(network: MultiExitNetwork, optimizer: torch.optim.Optimizer, job: Tr
         state.setdefault(int(index), {})[key] = torch.from_numpy(np.array(value))
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return done
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """The order of ``count`` images in an epoch: a permutation that depends on seed and epoch alone."""
+    return [int(i) for i in np.random.default_rng([seed, epoch]).permutation(count)]
+
+
+def batch_indices(
+    count: int, batch: int, seed: int, first: int, steps: int
+) -> Iterator[list[tuple[int, int]]]:
+    """The (epoch, image) pairs of every batch from step ``first`` on.
+
+    A remainder smaller than a batch waits for another epoch's order, except when there are fewer images than
+    a batch holds: then every batch is the whole set.
+    """
+    per_epoch = steps_in_epoch(count, batch)
+    drawn = -1
+    for step in range(first, steps):
+        epoch, position = divmod(step, per_epoch)
+        if epoch != drawn:
+            order, drawn = epoch_order(count, seed, epoch), epoch
+        yield [(epoch, index) for index in order[position * batch : (position + 1) * batch]]
+
+
+def steps_in_epoch(count: int, batch: int) -> int:
+    """Optimiser steps per epoch."""
+    return max(1, count // batch)

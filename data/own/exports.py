@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data.coco import read_instances
 from data.images import read_bytes
 from data.own.found import SPLIT_NAMES, Found, Tagged
 from data.own.layouts import used_classes
 from data.own.tree import Matcher, Tree
 from data.plain_xml import parse_plain_xml
+from data.sources.coco import read_instances
 from data.sources.voc import read_annotation
 from wsss.errors import UserError
 

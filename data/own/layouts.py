@@ -2,9 +2,9 @@
 
 from pathlib import Path, PurePosixPath
 
-from data.coco import Instances, read_instances
 from data.own.found import SPLIT_NAMES, Found, Tagged
 from data.own.tree import Tree
+from data.sources.coco import Instances, read_instances
 
 _UNTAGGED = ("background", "negative", "none")
 _NO_CLASS = ("images", "masks", "labels", "annotations", "photos", "photographs")

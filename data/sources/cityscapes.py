@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data.masks import TranslatedPng
 from data.sources.rows import RawListing, Row, check_rows, existing_folder
+from wsss import IGNORE
 from wsss.config import DataConfig
 from wsss.errors import UserError, listed
 
@@ -24,7 +25,6 @@ CITYSCAPES_CLASSES = tuple(_IDS)
 
 _PHOTO, _LABELS, _POLYGONS = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_polygons.json"
 _UNLABELLED = "test"  # its label files hold nothing but the frame
-_IGNORED = 255
 _NOTE = (
     "Cityscapes has no image-level tags: those of an image are the names of its labelled polygons. "
     "Nearly every class is in nearly every image, so tags teach little: meant for segment.supervision = 'full'"
@@ -132,4 +132,4 @@ def read_labels(path: Path, classes: Sequence[str]) -> tuple[str, ...]:
 def _table(classes: Sequence[str]) -> bytes:
     """Return the label of each of the 256 values of a labelIds file."""
     labels = {_IDS[name]: position + 1 for position, name in enumerate(classes)}
-    return bytes(labels.get(value, _IGNORED) for value in range(256))
+    return bytes(labels.get(value, IGNORE) for value in range(256))

@@ -7,8 +7,7 @@ from data import open_dataset
 from data.own import inspect_folder
 from tests.coco_trees import make_coco_tree
 from tests.trees import make_folder_tree, make_voc_tree
-from wsss.config import DataConfig, load_config, to_toml
-from wsss.config.reading import from_tree
+from wsss.config import DataConfig, from_tree, load_config, to_toml
 
 OWN_CSV = b"file;label;set\ntrain_000.jpg;cat|dog;train\ntrain_001.jpg;dog;train\nval_000.jpg;cat;val\n"
 CVAT = b"""<?xml version="1.0" encoding="utf-8"?>

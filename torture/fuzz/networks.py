@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.artifacts import Artifact, write_artifact
-from wsss.stamp import Stamp
+from wsss.store.artifacts import Artifact, Stamp, write_artifact
 
 Attempt = Callable[[], object]
 STAMP = Stamp(
@@ -66,8 +65,8 @@ def deployed(file: Path) -> tuple[bytes, Attempt]:
     """A deployed network; loaded as `predict` does."""
     import torch
 
-    import wsss.torchvision_guard  # noqa: F401 - must come before timm
-    from stages.fitting import load_deployed, network_groups, training_network
+    import wsss.runtime.torchvision_guard  # noqa: F401 - must come before timm
+    from stages.training import load_deployed, network_groups, training_network
     from wsss.config import ClassifyConfig
 
     torch.set_num_threads(1)
@@ -80,8 +79,8 @@ def weights(file: Path, *, safe: bool) -> tuple[list[bytes], Attempt]:
     """A state dict with timm's names as .safetensors, or as .pth in torch's two forms; a backbone is made of it."""
     import torch
 
-    import wsss.torchvision_guard  # noqa: F401 - must come before timm
-    from wsss.backbones import create_backbone
+    import wsss.runtime.torchvision_guard  # noqa: F401 - must come before timm
+    from wsss.model.backbone import create_backbone
 
     import timm  # isort: skip
     from safetensors.torch import save
@@ -102,7 +101,7 @@ def onnx_model(file: Path) -> tuple[list[bytes], Attempt]:
     """A network of one convolution with the metadata of an export; loaded, and run on a small image."""
     from onnx import TensorProto, helper
 
-    from stages.predictors import OnnxPredictor, onnx_settings
+    from stages.commands.predict.predictors import OnnxPredictor, onnx_settings
     from wsss.onnx_network import METADATA_SCHEMA, OnnxNetwork
 
     weight = helper.make_tensor("w", TensorProto.FLOAT, (3, 3, 4, 4), np.linspace(-1, 1, 144).tolist())

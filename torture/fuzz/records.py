@@ -4,17 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data import open_dataset
-from stages.commands import open_session, show_status
-from stages.comparing import run_compare
-from stages.finished import open_run
-from stages.prediction_folder import claim
-from stages.quality.measure import measure
-from stages.quality.measured import Measured
+from stages.commands.compare.command import run_compare
+from stages.commands.finished import open_run
+from stages.commands.predict.folder import claim
+from stages.commands.report.measure import Measured, measure
+from stages.commands.session import open_session, show_status
 from stages.workspace import Workspace, prune
 from tests.pipelines import request
 from tests.reports import made_up_run
 from tests.trees import make_folder_tree
-from wsss.output_folder import OutputFolder
+from wsss.store.files import OutputFolder
 
 Made = tuple[Path, bytes, Callable[[], object]]
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from torture.fuzz.guard import ForbiddenError, Guard
 from torture.fuzz.targets import TARGETS, Target, case_of, prepared
-from wsss.artifacts import DamagedArtifactError
 from wsss.errors import UserError
+from wsss.store.artifacts import DamagedArtifactError
 
 LINES = 3
 """Lines that a message may have."""

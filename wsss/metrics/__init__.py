@@ -5,7 +5,8 @@ With truth: `confusion` (IoU and its kin), `sweep` (the seed at every threshold)
 seeds: `paired`.
 """
 
-from wsss.metrics.confusion import IGNORE, MaskScores, confusion_counts, label_pixels, mask_scores
+from wsss import IGNORE
+from wsss.metrics.confusion import MaskScores, confusion_counts, label_pixels, mask_scores
 from wsss.metrics.counting import Counts
 from wsss.metrics.sweep import THRESHOLDS, SeedCounts, reaching, seed_labels, strongest_labels
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss import IGNORE
 from wsss.metrics.counting import Counts, counted
-
-IGNORE = 255
 
 
 def label_pixels(labels: NDArray[np.uint8]) -> Counts:

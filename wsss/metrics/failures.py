@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import label as connected_components
 
-from wsss.metrics.confusion import IGNORE
+from wsss import IGNORE
+from wsss.metrics.boundary import Labels, dilated, eroded, uniform
 from wsss.metrics.counting import Counts, counted
-from wsss.metrics.windows import Labels, dilated, eroded, uniform
 
 MIN_OBJECT = 10
 SIZES = ("tiny", "small", "medium", "large")

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.metrics.boundary import Labels
 from wsss.metrics.confusion import label_pixels
 from wsss.metrics.sweep import THRESHOLDS
-from wsss.metrics.windows import Labels
 
 Curve = NDArray[np.float64]
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.metrics.confusion import IGNORE, label_pixels
+from wsss import IGNORE
+from wsss.metrics.confusion import label_pixels
 from wsss.metrics.counting import Counts
 from wsss.metrics.steps import Steps
 

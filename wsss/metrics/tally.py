@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.metrics.boundary import boundary_counts
-from wsss.metrics.confusion import IGNORE, confusion_counts
+from wsss import IGNORE
+from wsss.metrics.boundary import Labels, boundary_counts
+from wsss.metrics.confusion import confusion_counts
 from wsss.metrics.counting import Counts
 from wsss.metrics.failures import DEPTHS, SIZES, FailureCounts, failure_counts, no_failures
-from wsss.metrics.windows import Labels
 
 LABEL_COLUMNS = ("label", "right", "truth", "predicted", "band_right", "band_either")
 """Columns of a row's labels: pixels right, in the truth, in the prediction; in both bands, in either (Boundary IoU)."""

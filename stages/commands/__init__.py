@@ -1,0 +1,1 @@
+"""A file or folder per subcommand of the command line."""

@@ -1,0 +1,1 @@
+"""The command `ablate`: what each part of self-regulation brings, over several seeds."""

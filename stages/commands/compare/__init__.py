@@ -1,0 +1,1 @@
+"""The command `compare`: two or more reports side by side."""

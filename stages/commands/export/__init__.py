@@ -1,0 +1,1 @@
+"""The command `export`: masks in the formats of other programs, or the network as ONNX."""

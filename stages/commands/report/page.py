@@ -1,0 +1,182 @@
+"""Fills the page templates: one HTML file with everything inside, readable without a network and without scripts.
+
+Whatever comes from the user (class names, image ids, file names, tags) passes through the templates' automatic
+escaping; nothing is marked as safe but what `charts` builds from escaped parts.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from stages.commands.report import charts
+from stages.commands.report.pictures import ERRORS
+from wsss.pictures import voc_palette
+
+
+def render(template: str, **context: Any) -> str:
+    """The page as text. Raises jinja2.UndefinedError for a name that the context lacks."""
+    return _environment().get_template(template).render(errors=ERRORS, **context)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share as percent without its sign; a dash where undefined."""
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """A difference of shares in points, with its sign; a dash where undefined."""
+    if value is None:
+        return "–"
+    text = f"{100 * value:+.{digits}f}"
+    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure that is no share."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds, or minutes and seconds, or hours and minutes; a dash where unknown."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def swatch(label: int) -> Markup:
+    """A class's colour of the VOC palette, as a small square."""
+    red, green, blue = voc_palette()[label].tolist()
+    return Markup('<span class="swatch" style="background:rgb({},{},{})"></span>').format(red, green, blue)
+
+
+def bar(value: float | None) -> Markup:
+    """A share in [0, 1] as figure and bar."""
+    if value is None:
+        return Markup("–")
+    return Markup('<span class="meter"><span style="width:{:.1f}%"></span></span>{}').format(
+        100 * min(1.0, max(0.0, value)), percent(value)
+    )
+
+
+def sweep_chart(stage: dict[str, Any]) -> Markup:
+    """The seed's mIoU over the background score with the points that matter, colour information beside it.
+
+    Without ground truth there is colour information alone.
+    """
+    values = stage["values"]
+    free = _hundredfold(values["curve.colour_information"])
+    if "curve.miou" not in values:
+        x = values.get("label_free_threshold")
+        y = None if x is None else free[values["thresholds"].index(x)]
+        return charts.curve_chart(
+            values["thresholds"],
+            free,
+            title="Colour information over the threshold",
+            x_label="threshold (background score)",
+            x_range=(0.0, 1.0),
+            y_label="colour information, 0.01 bit",
+            marks=_marks([(x, y, "label-free choice", "free")]),
+        )
+    miou = _hundredfold(values["curve.miou"])
+    factor = max(filter(None, miou), default=1) / max(filter(None, free), default=1)
+    points = [
+        ("best_threshold", "best_miou", "best, chosen by this ground truth", "best"),
+        ("label_free_threshold", "label_free_miou", "label-free choice", "free"),
+        ("threshold", "miou", "as configured", "chosen"),
+    ]
+    found = [(values.get(x), *_hundredfold([values.get(y)]), text, kind) for x, y, text, kind in points]
+    return charts.curve_chart(
+        values["thresholds"],
+        miou,
+        title="mIoU of the seed over the threshold",
+        x_label="threshold (background score)",
+        x_range=(0.0, 1.0),
+        y_label="mIoU, %",
+        marks=_marks(found),
+        others={"colour information": [None if y is None else y * factor for y in free]},
+    )
+
+
+def _hundredfold(values: Sequence[float | None]) -> list[float | None]:
+    return [None if value is None else 100 * value for value in values]
+
+
+def _marks(points: Sequence[tuple[float | None, float | None, str, str]]) -> list[charts.Mark]:
+    return [charts.Mark(x, y, text, kind) for x, y, text, kind in points if x is not None and y is not None]
+
+
+def difference_chart(lines: Sequence[Any], title: str) -> Markup:
+    """Differences of shares with their intervals; lines without an interval are left out."""
+    rows = [
+        charts.Interval(line.title, 100 * line.difference, 100 * line.low, 100 * line.high, line.verdict)
+        for line in lines
+        if line.low is not None and line.high is not None and line.difference is not None
+    ]
+    return charts.interval_chart(rows, title=title)
+
+
+def miou_histogram(stage: dict[str, Any]) -> Markup:
+    """How the images' own mIoUs are distributed."""
+    known = [100 * value for value in stage["values"]["per_image.miou"] if value is not None]
+    counts, edges = np.histogram(known, bins=20, range=(0, 100))
+    return charts.histogram(
+        counts.tolist(), edges.tolist(), title="mIoU of single images", x_label="mIoU of the image, %"
+    )
+
+
+def confusion_picture(stage: dict[str, Any], labels: list[str]) -> Markup:
+    """The confusion matrix, each row a share of its truth."""
+    counts = np.asarray(stage["values"]["confusion"], dtype=np.float64)
+    columns = list(labels)
+    if counts[:, -1].any():
+        columns.append("undecided")
+    else:
+        counts = counts[:, :-1]
+    total = counts.sum(1, keepdims=True)
+    shares = np.where(total > 0, counts / np.maximum(total, 1), np.nan)
+    return charts.confusion_chart(
+        shares, labels, columns, "Truth (rows) and what was predicted (columns), in %"
+    )
+
+
+def mostly(shares: list[float | None]) -> list[tuple[int, float]]:
+    """The up to two labels with the largest shares above 0.1 %."""
+    known = sorted(
+        ((share, label) for label, share in enumerate(shares) if share and share > 0.001), reverse=True
+    )
+    return [(label, share) for share, label in known[:2]]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "signed": signed,
+        "number": number,
+        "duration": duration,
+        "bar": bar,
+        "swatch": swatch,
+    }
+    environment.globals |= {
+        "sweep_chart": sweep_chart,
+        "miou_histogram": miou_histogram,
+        "difference_chart": difference_chart,
+        "confusion_picture": confusion_picture,
+        "mostly": mostly,
+    }
+    return environment

@@ -1,0 +1,1 @@
+"""The networks: backbone, heads, decoder, exits, and what is deployed of them."""

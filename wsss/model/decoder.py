@@ -1,0 +1,87 @@
+"""The decoder of the U-shape: as many up-convolution blocks as the encoder has blocks, with skip connections.
+
+Decoder block j of N works on the grid of encoder block N + 1 - j: the first on the deepest map alone, every
+other on the map of the block before it, enlarged, and the encoder's map of its own grid (Ronneberger et al.,
+*U-Net*, MICCAI 2015). Skip connections are added, not set beside (Chaurasia and Culurciello, *LinkNet*, 2017), and
+each block adds to what it is given: what the encoder knows at its deepest reaches the head from the first step on.
+With narrowing blocks that are not residual, a few hundred steps taught a pretrained encoder's decoder nothing.
+
+What a block sees of the encoder is its maps. SegNet's decoder needs the encoder's pooling indices instead, and a
+stacked hourglass is several encoders and decoders in a row, none of them a backbone with pretrained weights: both
+would be special cases throughout, and are not offered.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import wsss.runtime.torchvision_guard  # noqa: F401 - must come before timm
+
+from timm.layers.norm import LayerNorm2d  # isort: skip
+
+
+class UpBlock(nn.Module):
+    """Enlarge, add the skip connection, add a 3x3 convolution of the sum.
+
+    ``x = enlarged(deep) + norm(conv1x1(skip))``; the result is ``x + relu(norm(conv3x3(x)))``. The norms run over the
+    channels of each position: independent of the batch, and local, so that an image can be computed in tiles
+    without any difference.
+
+    Args:
+        skip: channels of the encoder's map.
+        width: channels of the deeper map and of the result.
+        factor: how much finer the skip connection's grid is than the deeper map's.
+    """
+
+    def __init__(self, skip: int, width: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.lateral = nn.Sequential(nn.Conv2d(skip, width, 1, bias=False), LayerNorm2d(width))
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), LayerNorm2d(width), nn.ReLU()
+        )
+
+    def forward(self, deep: Tensor | None, skip: Tensor) -> Tensor:
+        """(B, D, h, w) or None for the first block, (B, D', h', w') -> (B, D, h', w')."""
+        joined: Tensor = self.lateral(skip)
+        if deep is not None:
+            joined = joined + self._enlarged(deep, skip)
+        return joined + self.body(joined)  # type: ignore[no-any-return]
+
+    def _enlarged(self, deep: Tensor, skip: Tensor) -> Tensor:
+        # By the exact factor and then cut: resizing to the skip connection's size would shift odd sizes.
+        if self.factor > 1:
+            deep = F.interpolate(deep, scale_factor=self.factor, mode="bilinear", align_corners=False)
+        return deep[:, :, : skip.shape[2], : skip.shape[3]]
+
+
+class Decoder(nn.Module):
+    """N up-convolution blocks for an encoder of N blocks.
+
+    Args:
+        channels: of the encoder's blocks, shallowest first.
+        strides: of the encoder's blocks, in pixels.
+        width: channels of every block.
+
+    Attributes:
+        channels: of the decoder's blocks, deepest grid first.
+        strides: of the decoder's blocks, in pixels.
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.strides = list(reversed(strides))
+        self.channels = [width] * len(self.strides)
+        coarser = [self.strides[0], *self.strides[:-1]]
+        self.blocks = nn.ModuleList(
+            UpBlock(skip, width, before // stride)
+            for skip, before, stride in zip(reversed(channels), coarser, self.strides, strict=True)
+        )
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """The encoder's N maps, shallowest first -> the decoder's N maps, deepest grid first."""
+        maps: list[Tensor] = []
+        for block, skip in zip(self.blocks, reversed(features), strict=True):
+            maps.append(block(maps[-1] if maps else None, skip))
+        return maps

@@ -1,0 +1,173 @@
+"""Networks: encoder, perhaps a decoder, a head, and exits that exist in training only.
+
+`PlainNetwork` is what is deployed. Two structures: ``conv`` (a timm backbone and a head, DeepLab-like) and
+``ushape`` (a decoder of as many up-convolution blocks between the two, U-Net-like). `MultiExitNetwork` wraps
+one and adds an exit to its blocks; ``deploy()`` gives the wrapped network back, so nothing of self-regulation
+remains at test time. Networks take RGB in [0, 1] and normalise it themselves. ``D`` channels, ``C`` classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from wsss.model.backbone import Backbone
+from wsss.model.decoder import Decoder
+from wsss.model.heads import AsppHead, CamHead, ExitHead, LightHead, PixelHead
+
+
+@dataclass(frozen=True)
+class ExitOutputs:
+    """What a multi-exit network returns, in the order of its blocks; the last is the network's own head.
+
+    Attributes:
+        class_maps: per exit (B, C, h_k, w_k) logits.
+        feature_maps: per exit (B, D, h_k, w_k) projected features; empty unless the network projects.
+        encoder: the exits that SR-F acts on.
+        decoder: the exits that SR-L acts on. Without a decoder both act on all exits.
+    """
+
+    class_maps: list[Tensor]
+    feature_maps: list[Tensor] = field(default_factory=list)
+    encoder: slice = field(default_factory=lambda: slice(None))
+    decoder: slice = field(default_factory=lambda: slice(None))
+
+
+class PlainNetwork(nn.Module):
+    """Encoder, decoder (U-shape) and head: the network that is deployed.
+
+    Args:
+        backbone: the encoder; gives one feature map per block.
+        head: turns the last block's features into class maps.
+        decoder: of the U-shape.
+
+    Attributes:
+        channels: of every block, the encoder's from shallow to deep, then the decoder's.
+        strides: of every block, in pixels.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module, decoder: Decoder | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.decoder = decoder
+        self.channels = backbone.channels + (decoder.channels if decoder else [])
+        self.strides = backbone.strides + (decoder.strides if decoder else [])
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image per cell of the class maps."""
+        return self.strides[-1]
+
+    def blocks(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) RGB in [0, 1] -> per block (B, D_k, ceil(H / stride_k), ceil(W / stride_k))."""
+        features: list[Tensor] = self.backbone(images)
+        return features if self.decoder is None else features + self.decoder(features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in [0, 1] -> (B, C, h, w) logits at ``stride``."""
+        maps: Tensor = self.head(self.blocks(images)[-1])
+        return maps
+
+
+class MultiExitNetwork(nn.Module):
+    """A plain network in training, with exits on its blocks (MEA).
+
+    Args:
+        plain: the network that is deployed; its head is the last exit.
+        classes: channels of every class map.
+        exits: blocks that get an exit, 1 = shallowest; a decoder's are counted on from the encoder's. The last
+            block may be named or not. Empty: all blocks.
+        width: channels inside an exit head; fewer where its block has fewer.
+        project: channels of the projected feature maps (``sr_maps="features"``); 0 for none.
+
+    Raises:
+        ValueError: a block that the network does not have.
+    """
+
+    def __init__(
+        self,
+        plain: PlainNetwork,
+        *,
+        classes: int,
+        exits: Sequence[int] = (),
+        width: int = 64,
+        project: int = 0,
+    ) -> None:
+        super().__init__()
+        channels, strides = plain.channels, plain.strides
+        depth = len(channels)
+        if any(not 1 <= block <= depth for block in exits):
+            raise ValueError(f"exits {list(exits)}: this network has the blocks 1 to {depth}")
+        others = sorted(set(exits or range(1, depth)) - {depth})
+        self.blocks = [block - 1 for block in others]
+        self.plain = plain
+        self.exits = nn.ModuleList(
+            ExitHead(channels[index], strides[index], classes, width) for index in self.blocks
+        )
+        self.projections = nn.ModuleList(
+            nn.Conv2d(channels[index], project, 1) for index in [*self.blocks, depth - 1] if project
+        )
+
+    def forward(self, images: Tensor) -> ExitOutputs:
+        """(B, 3, H, W) RGB in [0, 1] -> the maps of all exits, in the order of the blocks."""
+        features = self.plain.blocks(images)
+        class_maps = [exit_(features[index]) for exit_, index in zip(self.exits, self.blocks, strict=True)]
+        class_maps.append(self.plain.head(features[-1]))
+        used = [features[index] for index in [*self.blocks, len(features) - 1]]
+        projected = [project(used[index]) for index, project in enumerate(self.projections)]
+        if self.plain.decoder is None:
+            return ExitOutputs(class_maps, projected)
+        inside = sum(index < len(self.plain.backbone.channels) for index in self.blocks)
+        return ExitOutputs(class_maps, projected, slice(inside), slice(inside, None))
+
+    def deploy(self) -> PlainNetwork:
+        """The plain network, in evaluation mode: what is left when training is over."""
+        return self.plain.eval()
+
+
+def classification_network(
+    backbone: Backbone, classes: int, *, structure: str = "conv", decoder_channels: int = 0
+) -> PlainNetwork:
+    """The plain network of stage 1: class maps of the C foreground classes.
+
+    Args:
+        backbone: the encoder.
+        classes: C.
+        structure: ``conv`` or ``ushape``.
+        decoder_channels: width of the U-shape's decoder.
+    """
+    decoder = _decoder(backbone, structure, decoder_channels)
+    return PlainNetwork(backbone, CamHead((decoder or backbone).channels[-1], classes), decoder)
+
+
+def segmentation_network(
+    backbone: Backbone,
+    classes: int,
+    *,
+    head: str,
+    head_channels: int,
+    structure: str = "conv",
+    decoder_channels: int = 0,
+) -> PlainNetwork:
+    """The plain network of stage 4: class maps of background (channel 0) and the C foreground classes.
+
+    Args:
+        backbone: the encoder.
+        classes: C.
+        head: ``aspp`` or ``light``; of ``conv`` alone.
+        head_channels: width of the light head.
+        structure: ``conv`` or ``ushape``.
+        decoder_channels: width of the U-shape's decoder.
+    """
+    decoder = _decoder(backbone, structure, decoder_channels)
+    if decoder is not None:
+        return PlainNetwork(backbone, PixelHead(decoder.channels[-1], classes + 1), decoder)
+    channels = backbone.channels[-1]
+    if head == "aspp":
+        return PlainNetwork(backbone, AsppHead(channels, classes + 1))
+    return PlainNetwork(backbone, LightHead(channels, classes + 1, head_channels))
+
+
+def _decoder(backbone: Backbone, structure: str, width: int) -> Decoder | None:
+    return Decoder(backbone.channels, backbone.strides, width) if structure == "ushape" else None
