@@ -10,10 +10,9 @@ import traceback
 from pathlib import Path
 
 from stages import STAGE_NAMES
-from stages.commands.ablate.command import add_ablate, run_ablate_command
 from stages.commands.check import run_check, run_tags
 from stages.commands.init import run_init
-from stages.commands.products import add_export, add_predict, run_product
+from stages.commands.products import add_ablate, add_export, add_predict, run_ablate_command, run_product
 from stages.commands.session import (
     Request,
     run_all,

@@ -3,9 +3,10 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wsss.errors import UserError
+if TYPE_CHECKING:
+    from stages.commands.session import Request
 
 FORMATS = {
     "voc": "palette PNGs and a list",
@@ -14,8 +15,6 @@ FORMATS = {
     "labelstudio": "tasks with brush predictions",
     "onnx": "the network",
 }
-TILE = 1536
-"""Side of a tile's core; README has its memory, measured."""
 
 
 def add_predict(commands: Any, common: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -59,7 +58,7 @@ def add_predict(commands: Any, common: Callable[[argparse.ArgumentParser], None]
         "--tile",
         type=_whole,
         metavar="N",
-        help=f"compute what is larger in tiles of N pixels; 0: never (default: {TILE})",
+        help="compute what is larger in tiles of N pixels; 0: never (default: 1536)",
     )
     parser.add_argument(
         "--max-pixels",
@@ -148,11 +147,6 @@ def _export(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from stages.commands.predict.command import PredictRequest, run_predict
 
-    if options.onnx and options.tile is not None:
-        raise UserError("--tile: an exported model sees a photograph at once; limit it with --max-side N")
-    given = {name: getattr(options, name) for name in ("scales", "flip", "max_side")}
-    settings = {name: value for name, value in given.items() if value is not None}
-    settings |= {"crf": options.crf, "tile": TILE if options.tile is None else options.tile}
     run_predict(
         PredictRequest(
             inputs=options.inputs,
@@ -161,7 +155,11 @@ def _predict(options: argparse.Namespace) -> None:
             onnx=options.onnx,
             overrides=options.set,
             tags=options.tags,
-            settings=settings,
+            scales=options.scales,
+            flip=options.flip,
+            max_side=options.max_side,
+            tile=options.tile,
+            crf=options.crf,
             overlay=options.overlay,
             max_pixels=options.max_pixels,
             force=options.force,
@@ -193,3 +191,46 @@ def _whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number")
     return int(text)
+
+
+def add_ablate(commands: Any, command: Callable[[Any, str, str, str], argparse.ArgumentParser]) -> None:
+    """Add the parser of `ablate`; ``command`` makes one with the options of every command with a configuration."""
+    parser = command(
+        commands,
+        "ablate",
+        "run variants of a configuration with several seeds and say what each part brings",
+        "ablate --config configs/sample.toml --seeds 0,1,2 --variants baseline,mea+sr",
+    )
+    parser.add_argument(
+        "--seeds", type=_seeds, default=[], metavar="A,B", help="default: ablate.seeds of the configuration"
+    )
+    parser.add_argument(
+        "--variants",
+        type=_names,
+        default=[],
+        metavar="A,B",
+        help="in order, the first is what the others are set against: baseline, mea, mea+srf, mea+srl, mea+sr, "
+        "released, and those of [ablate.own] (default: ablate.variants of the configuration)",
+    )
+    parser.add_argument("--no-cost", action="store_true", help="do not measure what the variants cost")
+
+
+def run_ablate_command(options: argparse.Namespace, request: "Request") -> None:
+    """Run `ablate` as it was asked for."""
+    from stages.commands.ablate.command import run_ablate
+
+    run_ablate(request, seeds=options.seeds, variants=options.variants, cost=not options.no_cost)
+
+
+def _seeds(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers, e.g. 0,1,2")
+    return [int(part) for part in parts]
+
+
+def _names(text: str) -> list[str]:
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected names, e.g. baseline,mea+sr")
+    return names

@@ -40,7 +40,7 @@ class ExportRequest:
     Attributes:
         name: of the run.
         workspace: where it is.
-        format: one of `stages.commands.products.FORMATS`.
+        format: one of voc, coco, cvat, labelstudio, onnx.
         source: ``masks`` (refine's, of the training images) or ``predictions`` (segment's).
         split: whose images; None: the training split for masks, the validation split for predictions.
         out: folder, or None: below the run's own.

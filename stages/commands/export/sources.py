@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from data.images import read_image
 from data.sources import Entry, read_listing
 from stages.commands.finished import FinishedRun
-from stages.commands.predict.predictors import RunPredictor, Settings, run_settings
-from stages.commands.products import TILE
+from stages.commands.predict.predictors import TILE, RunPredictor, Settings, run_settings
 from wsss.errors import UserError
 from wsss.resize import resize_labels
 from wsss.store.artifacts import Artifact

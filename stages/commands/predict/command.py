@@ -5,7 +5,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from stages.commands.predict.inputs import Photograph, find_photographs, read_ta
 from stages.commands.predict.predictors import (
     CRF_ITERATIONS,
     CRF_PRESET,
+    TILE,
     CrfTask,
     OnnxPredictor,
     Predictor,
@@ -54,7 +55,11 @@ class PredictRequest:
         onnx: a model file, or None: the run's own network.
         overrides: ``run.key=value`` texts.
         tags: CSV that names the classes to choose from, or None: all.
-        settings: what replaces the run's own `Settings`, by name.
+        scales: factors on the working size, or None: the run's own (the model's).
+        flip: average with the mirror image, or None: as the run.
+        max_side: larger images are reduced to it first; 0: never; None: as the run.
+        tile: larger images are computed in tiles of this side; 0: never; None: 1536.
+        crf: dense CRF on top.
         overlay: also write pictures.
         max_pixels: of a photograph, or None: Pillow's own limit.
         force: replace what is there.
@@ -66,7 +71,11 @@ class PredictRequest:
     onnx: Path | None = None
     overrides: Sequence[str] = ()
     tags: Path | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    scales: tuple[float, ...] | None = None
+    flip: bool | None = None
+    max_side: int | None = None
+    tile: int | None = None
+    crf: bool = False
     overlay: bool = False
     max_pixels: int | None = None
     force: bool = False
@@ -240,12 +249,16 @@ def _apply(task: CrfTask) -> UInt8:
 
 def _predictor(request: PredictRequest) -> tuple[Predictor, RunConfig]:
     """The network, and how to use the machine."""
-    overrides = dict(request.settings)
+    given = {"scales": request.scales, "flip": request.flip, "max_side": request.max_side}
+    overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    overrides |= {"crf": request.crf, "tile": TILE if request.tile is None else request.tile}
     if request.onnx is None:
         run = open_run(request.workspace, request.inputs[0], request.overrides)
         return RunPredictor(run, run_settings(run.config, overrides)), run.config.run
     if request.overrides:
         raise UserError(f"--set {request.overrides[0]}: belongs to a run; with --onnx there is none")
+    if request.tile is not None:
+        raise UserError("--tile: an exported model sees an image at once; limit it with --max-side N")
     network = OnnxNetwork(request.onnx)
     digest = hashlib.sha256(read_bytes(request.onnx)).hexdigest()[:16]
     return OnnxPredictor(network, onnx_settings(network, overrides), f"onnx:{digest}"), RunConfig()

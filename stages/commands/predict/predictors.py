@@ -28,6 +28,8 @@ UInt8 = NDArray[np.uint8]
 CRF_PRESET = "deeplab"
 """DeepLab's own, for the output of a segmentation network."""
 CRF_ITERATIONS = 10
+TILE = 1536
+"""Side of a tile in pixels, unless another is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
