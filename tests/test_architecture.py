@@ -59,7 +59,7 @@ def test_no_stage_reads_measures_that_know_the_truth() -> None:
     [
         ("h5py", "hdf5.py"),
         ("pydensecrf", "crf.py"),
-        ("onnxruntime", "onnx_network.py"),
+        ("onnxruntime", "predictors.py"),
         ("onnxscript", "onnx.py"),
     ],
 )

@@ -101,8 +101,7 @@ def onnx_model(file: Path) -> tuple[list[bytes], Attempt]:
     """A network of one convolution with the metadata of an export; loaded, and run on a small image."""
     from onnx import TensorProto, helper
 
-    from stages.commands.predict.predictors import OnnxPredictor, onnx_settings
-    from wsss.onnx_network import METADATA_SCHEMA, OnnxNetwork
+    from stages.commands.predict.predictors import METADATA_SCHEMA, OnnxPredictor
 
     weight = helper.make_tensor("w", TensorProto.FLOAT, (3, 3, 4, 4), np.linspace(-1, 1, 144).tolist())
     node = helper.make_node("Conv", ["images", "w"], ["maps"], strides=[4, 4], auto_pad="SAME_UPPER")
@@ -124,8 +123,6 @@ def onnx_model(file: Path) -> tuple[list[bytes], Attempt]:
     )
 
     def attempt() -> object:
-        network = OnnxNetwork(file)
-        predictor = OnnxPredictor(network, onnx_settings(network, {"crf": False, "tile": 0}), "onnx")
-        return predictor.labels(np.zeros((9, 13, 3), np.uint8), None)
+        return OnnxPredictor(file).labels(np.zeros((9, 13, 3), np.uint8), None)
 
     return [model.SerializeToString()], attempt

@@ -1,41 +1,64 @@
-"""The command `ablate`: every variant with every seed, as ordinary runs that share what is the same."""
+"""The command ablate: every variant with every seed, as ordinary runs that share what is the same."""
 
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from stages import Planned, plan
-from stages.commands.ablate.page import Outputs
+from stages import Planned, plan, software_versions
+from stages.commands.ablate.page import as_text, write_outputs
 from stages.commands.ablate.results import FailedRun, Results, RunResult, run_figures
-from stages.commands.ablate.variants import Variant, chosen_variants, same_settings
 from stages.commands.report.page import duration
 from stages.commands.session import (
     Request,
     Session,
     bring_overview_up_to_date,
+    check_networks,
     compute_missing,
     introduce,
     open_session,
     refresh_report,
 )
 from stages.workspace import computed
-from wsss.config import AblateConfig, Config, TrainConfig
+from wsss.config import AblateConfig, Config, TrainConfig, refuse_unknown, to_tree, with_overrides
 from wsss.errors import UserError
+from wsss.store.json_files import canonical_json
 
+BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    "baseline": {"mea": "false", "weight_sr_f": "0", "weight_sr_l": "0"},
+    "mea": {"mea": "true", "weight_sr_f": "0", "weight_sr_l": "0"},
+    "mea+srf": {"mea": "true", "weight_sr_l": "0"},
+    "mea+srl": {"mea": "true", "weight_sr_f": "0"},
+    "mea+sr": {"mea": "true"},
+    "released": {"mea": "true", "sr_mode": '"released"'},
+}
+"""Settings of each stage by variant; a weight that is not named is the configuration's own, and must not be 0."""
+SECTIONS = ("classify", "cams", "refine", "segment")
+"""What an own variant may change: images and seeds are the same for all."""
 NAME_LENGTH = 40
-"""Of the ablation: its runs' names add the variant and the seed, and a run's name has at most 100 characters."""
+"""Of the ablation and of a variant's part: a run's name has both and the seed, and at most 100 characters."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table; ``config`` has the ``overrides``, and its seed is replaced run by run.
+
+    ``slug`` is the name as part of a folder's name.
+    """
+
+    name: str
+    slug: str
+    overrides: tuple[str, ...]
+    config: Config
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One variant with one seed.
-
-    Attributes:
-        variant: of the configuration.
-        seed: of the run.
-        session: the run, planned.
-    """
+    """One variant with one seed: a run, planned."""
 
     variant: Variant
     seed: int
@@ -48,36 +71,44 @@ class Trial:
 
 
 def run_ablate(request: Request, *, seeds: Sequence[int], variants: Sequence[str], cost: bool) -> None:
-    """Run what is missing, and after each run bring the table, the page and the chart up to date.
+    """Run what is missing, and after each run bring the page up to date.
 
     Args:
         request: configuration, name of the ablation, workspace.
-        seeds: instead of the configuration's; empty: those.
-        variants: instead of the configuration's; empty: those.
+        seeds, variants: instead of the configuration's; empty: those.
         cost: measure what the variants cost, at the end.
 
     Raises:
-        UserError: something to mend, found before anything is computed; or, after everything else is done, runs
+        UserError: something to fix, found before anything is computed; or, after everything else is done, runs
             that failed.
     """
-    asked = [f"ablate.{name}={json.dumps(list(value))}" for name, value in _given(seeds, variants)]
+    given = [(key, list(value)) for key, value in (("seeds", seeds), ("variants", variants)) if value]
+    asked = [f"ablate.{key}={json.dumps(value)}" for key, value in given]
     base = open_session(replace(request, overrides=[*request.overrides, *asked]))
-    if len(base.run.folder.name) > NAME_LENGTH:
-        raise UserError(
-            f"--name {base.run.folder.name}: expected at most {NAME_LENGTH} characters for an ablation"
-        )
+    folder = base.run.folder
+    if len(folder.name) > NAME_LENGTH:
+        raise UserError(f"--name {folder.name}: expected at most {NAME_LENGTH} characters for an ablation")
     chosen = chosen_variants(base.config)
     introduce(base)
     for sentence in same_settings(chosen):
         print(f"note: {sentence}")
     trials = [_trial(base, variant, seed) for seed in base.config.ablate.seeds for variant in chosen]
     _check_networks(trials)
-    configs = {item.name: item.config for item in chosen}
-    outputs = Outputs(base.run.folder, base.config.run, configs, len(base.dataset.classes))
-    results = _run(trials, _nothing_yet(base, chosen), outputs)
-    results = outputs.write(results, measure_costs=cost and bool(results.runs))
-    print()
-    print(outputs.text(results))
+    results = Results(
+        name=folder.name,
+        variants={variant.name: variant.overrides for variant in chosen},
+        seeds=base.config.ablate.seeds,
+        stages=base.config.ablate.stages,
+        cost_material=_cost_material(base, chosen),
+    )
+    results = replace(results, costs=_kept_costs(folder, results.cost_material))
+    results = _run(trials, results, folder)
+    if cost and results.runs and not results.costs:
+        print("\nmeasuring what the variants cost", flush=True)
+        configs = {variant.name: variant.config for variant in chosen}
+        results = replace(results, costs=variant_costs(configs, len(base.dataset.classes)))
+        write_outputs(folder, results)
+    print(f"\n{as_text(results)}\n\n{folder / 'ablation.html'}\n{folder / 'ablation.json'}")
     if results.failed:
         raise UserError(
             "\n".join(f"{item.variant}, seed {item.seed}: {item.message}" for item in results.failed)
@@ -85,38 +116,171 @@ def run_ablate(request: Request, *, seeds: Sequence[int], variants: Sequence[str
         )
 
 
+def variant_costs(
+    configs: Mapping[str, Config], classes: int, *, rounds: int = 5
+) -> dict[str, dict[str, float]]:
+    """Measure the variants' segmentation networks side by side, on noise, with self-regulation on where there is any.
+
+    Returns:
+        The keys of `stages.commands.ablate.page.COSTS` by variant: medians over ``rounds`` for a training step of the
+        configured batch (its ratio is to the first variant's), and for one image of the crop's size, forward.
+    """
+    from stages.training import training_network
+    from wsss import cost
+    from wsss.runtime.device import choose_device, choose_precision
+
+    run = next(iter(configs.values())).run
+    device = choose_device(run.device)
+    on: dict[str, Any] = {"device": device, "precision": choose_precision(run, device)}
+    networks, batches, steps = {}, {}, {}
+    for name, config in configs.items():
+        segment = replace(config.segment, weights="none")
+        networks[name] = training_network(segment, classes, "segment")
+        batches[name] = cost.made_up_batch(segment, classes, device=device, seed=config.seed)
+        steps[name] = cost.training_step(
+            networks[name], batches[name], segment, weight_seg=segment.weight_seg, **on
+        )
+    stepping = cost.interleaved_seconds(steps, rounds=rounds)
+    ratios = cost.median_ratios(stepping)
+    predictions = {
+        name: cost.prediction(network.deploy(), batches[name].images[:1], **on)
+        for name, network in networks.items()
+    }
+    predicting = cost.interleaved_seconds(predictions, rounds=rounds)
+    costs = {}
+    for name, network in networks.items():
+        crop = configs[name].segment.crop
+        counts = asdict(cost.network_cost(network, height=crop, width=crop))
+        costs[name] = {
+            "step_ms": 1000 * statistics.median(stepping[name]),
+            "step_ratio": ratios[name],
+            "inference_ms": 1000 * statistics.median(predicting[name]),
+            **{key: float(count) for key, count in counts.items()},
+        }
+    return costs
+
+
+def chosen_variants(config: Config) -> list[Variant]:
+    """The variants of ``config.ablate.variants``, in order.
+
+    Raises:
+        UserError: an unknown name, an override that is none or may not be, or a variant whose weights the
+            configuration sets to zero.
+    """
+    ablate = config.ablate
+    known = {**dict.fromkeys(BUILT_IN), **ablate.own}
+    refuse_unknown(ablate.variants, set(known), where="ablate.variants", what="variant")
+    slugs = _slugs(list(known))
+    plain = replace(config, ablate=AblateConfig())
+    for name, overrides in ablate.own.items():
+        _configured(plain, name, overrides)  # those that are not chosen are checked too
+    variants = []
+    for name in ablate.variants:
+        overrides = ablate.own[name] if name in ablate.own else _built_in(name, config)
+        variants.append(Variant(name, slugs[name], overrides, _configured(plain, name, overrides)))
+    return variants
+
+
+def same_settings(variants: Sequence[Variant]) -> list[str]:
+    """Sentences about variants whose settings are those of an earlier one: their rows will be equal."""
+    return [
+        f"{other.name} and {first.name} have the same settings, so their rows will be equal"
+        for position, other in enumerate(variants)
+        for first in variants[:position]
+        if first.config == other.config
+    ]
+
+
 def estimate(trials: Sequence[Trial]) -> float | None:
     """Seconds that the missing stages will take: each as long as those of its name took on average.
 
     Artifacts that several trials share count once. None where nothing is known of a stage.
     """
-    items = {item.path: item for trial in trials for item in trial.session.planned.values()}
+    items = {item.path: item for trial in trials for item in trial.session.planned.values()}.values()
     known: dict[str, list[float]] = {}
-    for item in items.values():
-        seconds = computed(item).get("seconds") if item.cached else None
-        if seconds is not None:
+    for item in items:
+        if item.cached and (seconds := computed(item).get("seconds")) is not None:
             known.setdefault(item.name, []).append(seconds)
-    missing = [item for item in items.values() if not item.cached]
-    if not all(item.name in known for item in missing):
+    missing = [item.name for item in items if not item.cached]
+    if not set(missing) <= set(known):
         return None
-    return sum(sum(known[item.name]) / len(known[item.name]) for item in missing)
+    return sum(sum(known[name]) / len(known[name]) for name in missing)
 
 
-def _given(seeds: Sequence[int], variants: Sequence[str]) -> list[tuple[str, Sequence[Any]]]:
-    return [(name, value) for name, value in (("seeds", seeds), ("variants", variants)) if value]
+def _built_in(name: str, config: Config) -> tuple[str, ...]:
+    """Overrides of a built-in variant in the stages of ``ablate.stages`` that this configuration trains."""
+    trained = ("classify", "segment") if config.segment.supervision == "pseudo" else ("segment",)
+    stages = [stage for stage in trained if stage in config.ablate.stages]
+    if not stages:
+        raise UserError(
+            "ablate.stages = ['classify']: under segment.supervision = 'full' nothing but segment is trained; "
+            "set ablate.stages=['segment']"
+        )
+    settings = BUILT_IN[name]
+    for key in ("weight_sr_f", "weight_sr_l"):
+        if key not in settings and not any(getattr(getattr(config, stage), key) > 0 for stage in stages):
+            keys = " and ".join(f"{stage}.{key}" for stage in stages)
+            raise UserError(
+                f"variant '{name}': {keys} {'are' if len(stages) > 1 else 'is'} 0, so there would be nothing to see; "
+                f"add --set {stages[-1]}.{key}=1 (or another weight), or leave the variant out with --variants"
+            )
+    overrides = [f"{stage}.{key}={value}" for stage in stages for key, value in settings.items()]
+    if name == "baseline" and "segment" in stages:
+        overrides.append(
+            "segment.weight_cls=0"
+        )  # plain cross-entropy on the network's own head: no tags either
+    return tuple(overrides)
 
 
-def _run(trials: Sequence[Trial], results: Results, outputs: Outputs) -> Results:
+def _configured(config: Config, name: str, overrides: Sequence[str]) -> Config:
+    for text in overrides:
+        if text.split(".")[0].strip() not in SECTIONS:
+            raise UserError(
+                f"variant '{name}': {text}: expected section.key=value of one of the sections {', '.join(SECTIONS)}; "
+                "images, seeds and machine are the same for all variants"
+            )
+    return with_overrides(config, overrides, origin=f"variant '{name}'")
+
+
+def _slugs(names: Sequence[str]) -> dict[str, str]:
+    """A folder name's part per variant; what is long, empty or like another (case aside) gets a short hash."""
+    slugs = {name: re.sub(r"[^\w+-]+", "-", name).strip("-") for name in names}
+    folded = [slug.casefold() for slug in slugs.values()]
+    for name, slug in slugs.items():
+        clash = name not in BUILT_IN and folded.count(slug.casefold()) > 1
+        if clash or not slug or len(slug) > NAME_LENGTH:
+            digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+            slugs[name] = f"{slug[: NAME_LENGTH - 7]}-{digest}".lstrip("-")
+    return slugs
+
+
+def _trial(base: Session, variant: Variant, seed: int) -> Trial:
+    """An ordinary run of the variant: its data are the base's, already checked."""
+    config = replace(variant.config, seed=seed)
+    run = base.workspace.run(f"{base.run.folder.name}.{variant.slug}.s{seed}")
+    planned = {item.name: item for item in plan(config, base.dataset, base.workspace.root)}
+    return Trial(variant, seed, replace(base, config=config, planned=planned, run=run))
+
+
+def _check_networks(trials: Sequence[Trial]) -> None:
+    """Refuse what could not be built before anything computes for hours; each variant once."""
+    for trial in {trial.variant.name: trial for trial in trials if trial.missing}.values():
+        try:
+            check_networks(trial.session)
+        except UserError as error:
+            raise UserError(f"variant '{trial.variant.name}': {error}") from None
+
+
+def _run(trials: Sequence[Trial], results: Results, folder: Path) -> Results:
     """Gather what is finished, compute the rest; seeds come first, so complete rows are there early."""
-    for trial in trials:
-        if not trial.missing:
-            results = _with_run(results, trial, [])
-    done = {run.run for run in results.runs}
+    done = [trial for trial in trials if not trial.missing]
+    for trial in done:
+        results = _with_run(results, trial, [])
     if done:
         print(f"{len(done)} of {len(trials)} runs are there already")
-        results = outputs.write(results)
+        write_outputs(folder, results)
     for number, trial in enumerate(trials, start=1):
-        if trial.session.run.folder.name in done:
+        if trial in done:
             continue
         left = estimate(trials)
         rest = "" if left is None else f", about {duration(left)} to go"
@@ -129,7 +293,7 @@ def _run(trials: Sequence[Trial], results: Results, outputs: Outputs) -> Results
             results = replace(results, failed=[*results.failed, failed])
         else:
             results = _with_run(results, trial, fresh)
-        results = outputs.write(results)
+        write_outputs(folder, results)
     return results
 
 
@@ -148,39 +312,18 @@ def _with_run(results: Results, trial: Trial, fresh: Sequence[str]) -> Results:
     return replace(results, runs=[*results.runs, run])
 
 
-def _nothing_yet(base: Session, chosen: Sequence[Variant]) -> Results:
-    return Results(
-        name=base.run.folder.name,
-        variants=tuple(variant.name for variant in chosen),
-        seeds=base.config.ablate.seeds,
-        overrides={variant.name: variant.overrides for variant in chosen},
-        stages=base.config.ablate.stages,
-        runs=[],
-    )
+def _cost_material(base: Session, variants: Sequence[Variant]) -> str:
+    """Hash of all that the costs depend on, as far as it is known here."""
+    machine = base.config.run
+    trees = {v.name: [to_tree(v.config.classify), to_tree(v.config.segment)] for v in variants}
+    parts = [trees, len(base.dataset.classes), machine.device, machine.precision, software_versions()]
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
 
 
-def _trial(base: Session, variant: Variant, seed: int) -> Trial:
-    """An ordinary run of the variant: its data are the base's, already checked."""
-    config = replace(variant.config, seed=seed, ablate=AblateConfig())
-    run = base.workspace.run(f"{base.run.folder.name}.{variant.slug}.s{seed}")
-    planned = {item.name: item for item in plan(config, base.dataset, base.workspace.root)}
-    return Trial(variant, seed, replace(base, config=config, planned=planned, run=run))
-
-
-def _check_networks(trials: Sequence[Trial]) -> None:
-    """Refuse what could not be built before anything computes for hours; equal settings once."""
-    from stages.training import check_training
-
-    checked: list[Any] = []
-    for trial in trials:
-        config: Config = trial.session.config
-        for item in trial.missing:
-            section = getattr(config, item.name)
-            if isinstance(section, TrainConfig) and section not in checked:
-                checked.append(section)
-                try:
-                    check_training(section, item.name, config.run)
-                except UserError as error:
-                    if str(error).startswith("run."):
-                        raise  # the machine, not the variant
-                    raise UserError(f"variant '{trial.variant.name}': {error}") from None
+def _kept_costs(folder: Path, material: str) -> dict[str, dict[str, float]]:
+    """What was measured before, if nothing that it depends on has changed."""
+    try:
+        before = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
+        return dict(before["cost"]) if before["cost_material"] == material else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -1,7 +1,4 @@
-"""The figures of one run that variants are compared by, read from its measures (docs/report.md).
-
-From finished runs to rows: means and deviations over seeds, and paired differences to the first variant.
-"""
+"""The figures that variants are compared by, from finished runs to means, deviations and paired differences."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,30 +6,18 @@ from typing import Any, Literal
 
 from wsss.metrics.intervals import mean_and_deviation, paired_difference
 
-Measures = Mapping[str, Mapping[str, Any]]
-Value = float | None
 STAGES: Mapping[str, str] = {"cams": "CAM seed", "refine": "pseudo-masks", "segment": "validation"}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure.
-
-    Attributes:
-        key: ``stage.name``, as in report.json where it is there.
-        title: with the stage's.
-        short: without.
-        better: ``more``, ``less`` or ``""``.
-        unit: ``share`` in [0, 1], or ``seconds``.
-        read: from the stage's measures; None where undefined.
-    """
+    """A figure; its key is ``stage.name``, as in report.json where it is there, its short title lacks the stage."""
 
     key: str
     title: str
     short: str
     better: Literal["more", "less", ""]
-    unit: Literal["share", "seconds"]
-    read: Callable[[Mapping[str, Any]], Value]
+    unit: Literal["share", "seconds"] = "share"
 
     @property
     def stage(self) -> str:
@@ -40,99 +25,85 @@ class Metric:
         return self.key.split(".")[0]
 
 
-def run_figures(measures: Measures, seconds: Mapping[str, Value]) -> dict[str, Value]:
-    """Every metric of one run.
+_OF_STAGE: tuple[tuple[str, str, Literal["more", "less"]], ...] = (
+    ("miou", "mIoU", "more"),
+    ("best_miou", "mIoU at the best threshold", "more"),
+    ("boundary_iou", "Boundary IoU", "more"),
+    ("failure1.missed", "small objects missed", "less"),
+    ("failure1.thin_missed", "thin parts missed", "less"),
+    ("failure2.mistaken", "large objects' pixels mistaken", "less"),
+    ("failure2.split_objects", "large objects split", "less"),
+)
+METRICS: tuple[Metric, ...] = (
+    *(
+        Metric(f"{stage}.{name}", f"{title}: {short}", short, better)
+        for stage, title in STAGES.items()
+        for name, short, better in _OF_STAGE
+        if stage == "cams" or name != "best_miou"
+    ),
+    *(
+        Metric(f"{stage}.seconds", f"training of {stage}", stage, "", "seconds")
+        for stage in ("classify", "segment")
+    ),
+)
+"""All figures, in the order of the page."""
+BY_KEY: Mapping[str, Metric] = {metric.key: metric for metric in METRICS}
+
+
+def run_figures(
+    measures: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float | None]
+) -> dict[str, float | None]:
+    """Every metric of one run by key; None where the data set or the run cannot give one.
 
     Args:
-        measures: of the measured stages, by name.
+        measures: metrics of the measured stages, by name (docs/report.md).
         seconds: recorded times of the training stages, by name.
-
-    Returns:
-        Values by key; None where the data set or the run cannot give one.
     """
-    figures = {}
+    figures: dict[str, float | None] = {}
     for metric in METRICS:
+        values, name = measures.get(metric.stage, {}), metric.key.split(".", 1)[1]
         if metric.unit == "seconds":
             figures[metric.key] = seconds.get(metric.stage)
         else:
-            values = measures.get(metric.stage)
-            figures[metric.key] = metric.read(values) if values else None
+            figures[metric.key] = _DERIVED[name](values) if name in _DERIVED else values.get(name)
     return figures
 
 
-def missed_below_medium(values: Mapping[str, Any]) -> Value:
+def _missed_below_medium(values: Mapping[str, Any]) -> float | None:
     """Failure-1: share of tiny and small objects (below 4 % of the image) of which less than 10 % was found."""
-    missed, objects = values.get("failure1.missed_by_size"), values.get("failure1.objects_by_size")
-    if not missed or not objects or not sum(objects[:2]):
+    missed = (values.get("failure1.missed_by_size") or [])[:2]
+    objects = (values.get("failure1.objects_by_size") or [])[:2]
+    if not sum(objects):
         return None
-    return float(
-        sum((share or 0.0) * count for share, count in zip(missed[:2], objects[:2], strict=True))
-        / sum(objects[:2])
-    )
+    found = sum((share or 0.0) * count for share, count in zip(missed, objects, strict=True))
+    return float(found / sum(objects))
 
 
-def thin_parts_missed(values: Mapping[str, Any]) -> Value:
+def _thin_parts_missed(values: Mapping[str, Any]) -> float | None:
     """Failure-1: share of the thin parts' pixels that were not found."""
     found = values.get("failure1.recall_thin")
     return None if found is None else 1 - float(found)
 
 
-def _plain(name: str) -> Callable[[Mapping[str, Any]], Value]:
-    return lambda values: values.get(name)
-
-
-def _of_stage(stage: str, title: str) -> list[Metric]:
-    rows: list[tuple[str, str, Literal["more", "less"], Callable[[Mapping[str, Any]], Value]]] = [
-        ("miou", "mIoU", "more", _plain("miou")),
-        ("boundary_iou", "Boundary IoU", "more", _plain("boundary_iou")),
-        ("failure1.missed", "small objects missed", "less", missed_below_medium),
-        ("failure1.thin_missed", "thin parts missed", "less", thin_parts_missed),
-        ("failure2.mistaken", "large objects' pixels mistaken", "less", _plain("failure2.mistaken")),
-        ("failure2.split_objects", "large objects split", "less", _plain("failure2.split_objects")),
-    ]
-    if stage == "cams":
-        rows.insert(1, ("best_miou", "mIoU at the best threshold", "more", _plain("best_miou")))
-    return [
-        Metric(f"{stage}.{name}", f"{title}: {short}", short, better, "share", read)
-        for name, short, better, read in rows
-    ]
-
-
-METRICS: tuple[Metric, ...] = (
-    *(metric for stage, title in STAGES.items() for metric in _of_stage(stage, title)),
-    Metric("classify.seconds", "training of classify", "classify", "", "seconds", _plain("seconds")),
-    Metric("segment.seconds", "training of segment", "segment", "", "seconds", _plain("seconds")),
-)
-"""All figures, in the order of the pages."""
-BY_KEY: Mapping[str, Metric] = {metric.key: metric for metric in METRICS}
+_DERIVED: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
+    "failure1.missed": _missed_below_medium,
+    "failure1.thin_missed": _thin_parts_missed,
+}
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run.
-
-    Attributes:
-        variant: its name.
-        seed: of the run.
-        run: name of the run in the workspace.
-        figures: by metric's key, None where there is none.
-    """
+    """A finished run: variant, seed, name in the workspace, and figures by metric's key."""
 
     variant: str
     seed: int
     run: str
-    figures: Mapping[str, Value]
+    figures: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A run that ended in an error for the user, such as a loss that is not finite.
-
-    Attributes:
-        variant: its name.
-        seed: of the run.
-        message: of the error.
-    """
+    """A run that ended in an error for the user, such as a loss that is not finite."""
 
     variant: str
     seed: int
@@ -141,57 +112,49 @@ class FailedRun:
 
 @dataclass(frozen=True)
 class Summary:
-    """A variant's figure over its seeds, and what it is against the first variant.
+    """A variant's figure over its seeds, and its difference to the first variant (docs/ablation.md has the keys).
 
     Attributes:
-        n: seeds with a value.
-        mean: over them.
-        sd: standard deviation (n - 1); None for one seed.
-        pairs: seeds that the first variant has a value of, too; 0 for the first variant itself.
-        difference: mean of this minus the first over these pairs.
-        low: lower end of the difference's 95 % interval; None with fewer than two pairs.
-        high: upper end.
+        n, mean, sd: seeds with a value, and over them; ``sd`` (n - 1) is None for one seed.
+        pairs, difference: seeds that the first variant has a value of, too, and the mean difference to it.
+        low, high: 95 % interval of the difference; None with fewer than two pairs.
         verdict: ``gain``, ``loss`` or ``other`` where the interval excludes 0; else empty.
     """
 
     n: int
     mean: float
-    sd: Value
+    sd: float | None
     pairs: int = 0
-    difference: Value = None
-    low: Value = None
-    high: Value = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
     verdict: str = ""
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that the outputs say.
+    """All that the outputs say: the ablation's settings, its finished and its failed runs.
 
     Attributes:
-        name: of the ablation.
-        variants: names, the first is the reference.
-        seeds: asked for.
-        overrides: of each variant.
+        variants: each variant's overrides by its name; the first is the reference.
         stages: that the built-in variants change.
-        runs: the finished ones.
-        failed: those that ended in an error.
+        cost_material: hash of what the costs depend on.
         costs: by variant; empty where not measured.
     """
 
     name: str
-    variants: tuple[str, ...]
+    variants: Mapping[str, Sequence[str]]
     seeds: tuple[int, ...]
-    overrides: Mapping[str, Sequence[str]]
     stages: tuple[str, ...]
-    runs: Sequence[RunResult]
-    failed: Sequence[FailedRun] = ()
+    cost_material: str = ""
     costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    runs: Sequence[RunResult] = ()
+    failed: Sequence[FailedRun] = ()
 
     @property
     def reference(self) -> str:
         """The variant that the others are set against."""
-        return self.variants[0]
+        return next(iter(self.variants))
 
     @property
     def planned(self) -> int:
@@ -201,14 +164,18 @@ class Results:
     @property
     def ordered(self) -> list[RunResult]:
         """The finished runs, seed by seed, whichever was computed first."""
-        seeds, variants = self.seeds.index, self.variants.index
+        seeds, variants = self.seeds.index, list(self.variants).index
         return sorted(self.runs, key=lambda run: (seeds(run.seed), variants(run.variant)))
+
+    @property
+    def known(self) -> list[Metric]:
+        """The metrics that at least one run has a value of."""
+        return [m for m in METRICS if any(run.figures.get(m.key) is not None for run in self.runs)]
 
     def values(self, variant: str, key: str) -> dict[int, float]:
         """Seed -> value, for the seeds that have one, in the order of the seeds."""
         found = {run.seed: run.figures.get(key) for run in self.runs if run.variant == variant}
-        known = {seed: found.get(seed) for seed in self.seeds}
-        return {seed: value for seed, value in known.items() if value is not None}
+        return {seed: value for seed in self.seeds if (value := found.get(seed)) is not None}
 
     def summary(self, variant: str, key: str) -> Summary | None:
         """A variant's figure over its seeds; None where no seed has one."""
@@ -220,19 +187,9 @@ class Results:
         if variant == self.reference or not both:
             return Summary(len(own), mean, deviation)
         found = paired_difference([first[seed] for seed in both], [own[seed] for seed in both])
-        verdict = _verdict(found.mean, BY_KEY[key].better) if found.excludes_zero else ""
+        verdict, better = "", BY_KEY[key].better
+        if found.excludes_zero and better:
+            verdict = "gain" if (found.mean > 0) == (better == "more") else "loss"
+        elif found.excludes_zero:
+            verdict = "other"
         return Summary(len(own), mean, deviation, found.pairs, found.mean, found.low, found.high, verdict)
-
-    def known_keys(self) -> list[str]:
-        """The metrics that at least one run has a value of."""
-        return [
-            metric.key
-            for metric in METRICS
-            if any(run.figures.get(metric.key) is not None for run in self.runs)
-        ]
-
-
-def _verdict(difference: float, better: str) -> str:
-    if not better:
-        return "other"
-    return "gain" if (difference > 0) == (better == "more") else "loss"

@@ -1,64 +1,48 @@
 """The command export: a run's masks in other programs' formats, or its network as ONNX."""
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.commands.export.formats import (
-    LabelledImage,
-    coco_json,
-    labelling_config,
-    labelstudio_json,
-    voc_files,
-    write_cvat,
-    write_voc,
-)
-from stages.commands.export.sources import MaskSource, open_source
+from data.images import read_image
+from data.sources import Entry, read_listing
+from stages.commands.export.formats import FORMATS, LabelledImage, Labelling, file_names
 from stages.commands.finished import FinishedRun, open_run
+from stages.commands.predict.predictors import METADATA_SCHEMA, RunPredictor, run_settings
 from wsss.errors import UserError, listed
-from wsss.onnx_network import METADATA_SCHEMA
+from wsss.resize import resize_labels
 from wsss.runtime.interrupt import check
 from wsss.runtime.progress import progress_bar
+from wsss.store.artifacts import Artifact
 from wsss.store.files import OutputFolder, atomic_path
+from wsss.store.json_files import parse_sealed
 
-Unsure = Literal["keep", "decide"]
+UNKNOWN_SUFFIX = ".jpg"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """What `export` is told.
-
-    Attributes:
-        name: of the run.
-        workspace: where it is.
-        format: one of voc, coco, cvat, labelstudio, onnx.
-        source: ``masks`` (refine's, of the training images) or ``predictions`` (segment's).
-        split: whose images; None: the training split for masks, the validation split for predictions.
-        out: folder, or None: below the run's own.
-        overrides: ``run.key=value`` texts.
-        unsure: what becomes of pixels of which refine is not sure: keep them so, or take the most probable label.
-        instances: an annotation per connected component, not per class.
-        prefix: Label Studio: what stands before an image's name.
-        force: replace files that are there.
-    """
+    """The options of `export`; what is None is chosen as its help says."""
 
     name: str
     workspace: Path
-    format: str
+    format: Literal["voc", "coco", "cvat", "labelstudio", "onnx"]
     source: Literal["masks", "predictions"] | None = None
     split: str | None = None
     out: Path | None = None
     overrides: Sequence[str] = ()
-    unsure: Unsure = "keep"
+    unsure: Literal["keep", "decide"] = "keep"
     instances: bool = False
     prefix: str = "/data/local-files/?d="
     force: bool = False
@@ -76,89 +60,153 @@ def run_export(request: ExportRequest) -> None:
         return
     if request.source is None:
         raise UserError("export: --from is missing; expected --from masks or --from predictions")
-    source = open_source(run, request.source, request.split, decide=request.unsure == "decide")
-    _check_ids(source.ids)
-    out = _folder(run, request, f"{request.source}-{source.split}-{request.format}")
-    targets = _targets(request.format, source)
-    _check_targets(out, targets, force=request.force)
-    for note in source.notes:
-        print(f"note: {note}")
-    with progress_bar(len(source.ids), "export", "img") as bar:
-        _write(request, source, _reported(source, bar), out)
-    print(f"{len(source.ids)} images, {request.source} of split {source.split}: {out.root / targets[0]}")
-
-
-def _folder(run: FinishedRun, request: ExportRequest, usual: str) -> OutputFolder:
-    """Where the export goes: what the user names may be anywhere, the usual place is in the workspace."""
-    if request.out:
-        return OutputFolder(request.out.expanduser())
-    return OutputFolder(run.workspace.output.place(f"{run.name}/export/{usual}/"))
-
-
-def _targets(name: str, source: MaskSource) -> list[str]:
-    """Files that a format writes, the one to show first."""
-    if name == "voc":
-        files = voc_files(source.ids, source.split)
-        return [*files[-2:], *files[:-2]]
-    if name == "labelstudio":
-        return [f"tasks_{source.split}.json", "labelling_config.xml"]
-    return [f"instances_{source.split}.json" if name == "coco" else f"segmentation_mask_{source.split}.zip"]
-
-
-def _write(
-    request: ExportRequest, source: MaskSource, images: Iterator[LabelledImage], out: OutputFolder
-) -> None:
-    """Write one format; its list or its only file comes last, so what is not whole is not listed."""
-    put, targets = partial(_put, out), _targets(request.format, source)
-    if request.format == "voc":
-        write_voc(images, source.classes, source.split, put)
-    elif request.format == "coco":
-        info = {
-            "description": f"{request.source} of split {source.split}, run {request.name}",
-            "version": source.identity,
-        }
-        put(targets[0], coco_json(images, source.classes, info, instances=request.instances))
-    elif request.format == "cvat":
-        with atomic_path(out.place(targets[0])) as temporary:
-            write_cvat(temporary, images, source.classes, instances=request.instances)
+    split = _split(run, request)
+    artifact = run.artifact("refine" if request.source == "masks" else "segment")
+    entries = _entries(run)
+    if request.source == "masks":
+        ids = artifact.ids
+    elif entries:
+        ids = tuple(entry.id for entry in entries.values() if entry.split == split)
     else:
-        tasks = labelstudio_json(
-            images,
-            source.classes,
-            model=f"{request.name} {source.identity}",
-            prefix=request.prefix,
-            instances=request.instances,
+        ids = _stored_ids(run, artifact, split)
+    if not ids:
+        raise UserError(
+            f"--split {split}: no image of it, neither in run {run.name} nor in {run.config.data.root}"
         )
-        put(targets[1], labelling_config(source.classes).encode())
-        put(targets[0], tasks)
+    check_ids(ids)
+    targets = file_names(request.format, ids, split)
+    out = _folder(run, request, f"{request.source}-{split}-{request.format}", targets)
+    about = Labelling(
+        run=run.name,
+        source=request.source,
+        split=split,
+        fingerprint=artifact.fingerprint,
+        classes=artifact.classes,
+        instances=request.instances,
+        prefix=request.prefix,
+    )
+    field = {"masks": "labels" if request.unsure == "decide" else "masks", "predictions": "predictions"}
+    predictor = cache(lambda: RunPredictor(run, run_settings(run.config)))
+
+    def labels(image_id: str) -> NDArray[np.uint8]:
+        if image_id in artifact:
+            return np.asarray(artifact.read(image_id, field[about.source]), dtype=np.uint8)
+        image = read_image(entries[image_id].image)
+        return resize_labels(predictor().labels(image, None), (image.shape[0], image.shape[1]))
+
+    def images() -> Iterator[LabelledImage]:
+        suffixes = _suffixes(run, ids, entries)
+        with progress_bar(len(ids), "export", "img") as bar:
+            for image_id in ids:
+                check()
+                yield LabelledImage(image_id, image_id + suffixes[image_id], labels(image_id))
+                bar.update()
+
+    for name, content in FORMATS[request.format](images(), about):
+        _put(out, name, content)
+    print(f"{len(ids)} images, {request.source} of split {split}: {out.root / targets[0]}")
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    """Refuse ids that are not plain relative paths: files would lie, or be unpacked, elsewhere. Raises UserError."""
+    wrong = [
+        repr(image_id)
+        for image_id in ids
+        if {"", ".", ".."} & set(image_id.split("/")) or re.search(r"[\\\0\n\r]", image_id)
+    ]
+    if wrong:
+        raise UserError(f"image ids that are no relative paths: {listed(wrong, ', ')}; nothing was written")
+
+
+def _split(run: FinishedRun, request: ExportRequest) -> str:
+    data, masks = run.config.data, request.source == "masks"
+    split = request.split or (data.train_split if masks else data.val_split)
+    if split not in (data.train_split, data.val_split):
+        raise UserError(f"--split {split}: this run knows the splits {data.train_split} and {data.val_split}")
+    if masks and split != data.train_split:
+        raise UserError(
+            f"--from masks --split {split}: pseudo-masks are made of the training split {data.train_split} alone; "
+            "--from predictions has the network's masks of every split"
+        )
+    return split
+
+
+def _entries(run: FinishedRun) -> dict[str, Entry]:
+    """The data set's images by id; none where it cannot be read any more."""
+    try:
+        return {entry.id: entry for entry in read_listing(run.config.data).entries}
+    except UserError as error:
+        reason = str(error).splitlines()[0]
+        print(f"note: the data set cannot be read ({reason}); what the run has stored is exported")
+        return {}
+
+
+def _stored_ids(run: FinishedRun, segment: Artifact, split: str) -> tuple[str, ...]:
+    """Without the data set only stored predictions are left: those that no training image has."""
+    if split != run.config.data.val_split or "refine" not in run.stages:
+        raise UserError(
+            f"--from predictions --split {split}: the images in {run.config.data.root} are gone, "
+            "and predictions of this split are not stored; put them back, or use `predict` on them"
+        )
+    refined = run.artifact("refine")
+    return tuple(image_id for image_id in segment.ids if image_id not in refined)
+
+
+def _suffixes(run: FinishedRun, ids: Sequence[str], entries: Mapping[str, Entry]) -> dict[str, str]:
+    """Extensions of the images' files by id, without the data set from the workspace's record of checked files."""
+    known = {image_id: entry.image.suffix for image_id, entry in entries.items()}
+    if not known:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            record = parse_sealed(run.workspace.file_index(run.config.data.root).read_bytes())
+            names = [key for key in record["files"] if key.startswith("image:")]
+            for path in (PurePosixPath(name.removeprefix("image:")) for name in names):
+                for depth in range(len(path.parts)):  # an id may begin at any folder
+                    below = PurePosixPath(*path.parts[depth:])
+                    known.setdefault(str(below.with_suffix("")), path.suffix)
+    unknown = sum(image_id not in known for image_id in ids)
+    if unknown:
+        print(f"note: the file names of {unknown} images are not known any more: {UNKNOWN_SUFFIX} is assumed")
+    return {image_id: known.get(image_id, UNKNOWN_SUFFIX) for image_id in ids}
+
+
+def _folder(run: FinishedRun, request: ExportRequest, usual: str, targets: Sequence[str]) -> OutputFolder:
+    """Where the export goes, if no file is in the way (a link that leads nowhere is somebody's too)."""
+    place = request.out.expanduser() if request.out else None
+    out = OutputFolder(place or run.workspace.output.place(f"{run.name}/export/{usual}/"))
+    out.hold(targets)
+    there = [str(out.root / target) for target in targets if os.path.lexists(out.root / target)]
+    if there and not request.force:
+        raise UserError(
+            f"{len(there)} file(s) are there already: {listed(there, ', ')}; "
+            "give another --out DIR, or --force to replace them"
+        )
+    return out
 
 
 def _export_onnx(run: FinishedRun, request: ExportRequest) -> None:
-    """Write ``model.onnx``; the imports of torch are worth seconds."""
-    out = _folder(run, request, "onnx")
-    _check_targets(out, ["model.onnx"], force=request.force)
+    """Write ``model.onnx``. What imports torch is imported here: it is worth seconds."""
+    out = _folder(run, request, "onnx", ["model.onnx"])
     artifact = run.artifact("segment")
     artifact.close()
     import torch
 
-    from stages.commands.predict.predictors import segmenter
+    from stages.training import load_deployed
     from wsss.model.onnx import onnx_model
 
-    network = segmenter(run, artifact, torch.device("cpu"))
-    norm = network.backbone
-    config = run.config
+    segment = run.config.segment
+    network = load_deployed(artifact.path, segment, len(artifact.classes), torch.device("cpu"))
     metadata: dict[str, Any] = {
         "classes": list(artifact.classes),
-        "mean": norm.mean.flatten().tolist(),
-        "std": norm.std.flatten().tolist(),
+        "mean": network.backbone.mean.flatten().tolist(),
+        "std": network.backbone.std.flatten().tolist(),
         "scale": 1 / 255,
         "stride": network.stride,
         "fingerprint": artifact.fingerprint,
         "run": run.name,
-        "scales": list(config.segment.test_scales),
-        "flip": config.segment.test_flip,
-        "max_side": config.segment.max_side,
-        "crf_max_side": config.refine.max_side,
+        "scales": list(segment.test_scales),
+        "flip": segment.test_flip,
+        "max_side": segment.max_side,
+        "crf_max_side": run.config.refine.max_side,
     }
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
     texts["wsss"] = METADATA_SCHEMA
@@ -170,46 +218,6 @@ def _export_onnx(run: FinishedRun, request: ExportRequest) -> None:
     _put(out, "model.onnx", content)
     digest = hashlib.sha256(content).hexdigest()[:16]
     print(f"{len(artifact.classes)} classes and background, sha256 {digest}: {out.root / 'model.onnx'}")
-
-
-def _reported(source: MaskSource, bar: Any) -> Iterator[LabelledImage]:
-    for image_id in source.ids:
-        check()
-        yield LabelledImage(image_id, source.file_names[image_id], _checked(source.read(image_id), image_id))
-        bar.update()
-
-
-def _checked(labels: NDArray[Any], image_id: str) -> NDArray[np.uint8]:
-    if labels.ndim != 2 or labels.dtype != np.uint8:
-        raise ValueError(f"{image_id}: expected a mask (H, W) uint8, got {labels.dtype} {labels.shape}")
-    return labels
-
-
-def _check_ids(ids: Sequence[str]) -> None:
-    """Refuse ids that would be written elsewhere than below the output folder."""
-    wrong = [
-        image_id
-        for image_id in ids
-        if PurePosixPath(image_id).is_absolute()
-        or {"..", "."} & set(image_id.split("/"))
-        or any(character in image_id for character in "\\\0\n\r")
-        or not all(image_id.split("/"))
-    ]
-    if wrong:
-        raise UserError(
-            f"image ids that are no relative paths: {listed([repr(i) for i in wrong], ', ')}; nothing was written"
-        )
-
-
-def _check_targets(out: OutputFolder, targets: Sequence[str], *, force: bool) -> None:
-    """Refuse to replace what is there, links that lead nowhere included, and to write out of the folder."""
-    out.hold(targets)
-    there = [str(out.root / target) for target in targets if os.path.lexists(out.root / target)]
-    if there and not force:
-        raise UserError(
-            f"{len(there)} file(s) are there already: {listed(there, ', ')}; "
-            "give another --out DIR, or --force to replace them"
-        )
 
 
 def _put(out: OutputFolder, name: str, content: bytes) -> None:

@@ -1,28 +1,13 @@
 """Label masks in the formats of other programs: arrays in, files out. Equal masks give equal bytes.
 
-    rle           run lengths: COCO's compressed string, Label Studio's packed bits
-    voc           palette PNGs with a list, as in the PASCAL VOC devkit
-    coco          instances JSON
-    cvat          archive "Segmentation mask 1.1"
-    labelstudio   tasks with brush predictions
+    voc           palette PNGs, a list and the class names, as in the PASCAL VOC devkit
+    coco          instances JSON with compressed RLE
+    cvat          archive "Segmentation mask 1.1", which CVAT imports as it is
+    labelstudio   tasks with brush predictions, and the labelling configuration that they need
 
-Mask values everywhere: 0 background, c + 1 class c, 255 unsure. Where a format has no word for unsure, no
-annotation covers such pixels, as none covers background.
-
-Run-length encodings of binary masks.
-
-PASCAL VOC: ``SegmentationClass/<id>.png`` with the VOC palette, and the list of a split.
-
-COCO instances JSON with compressed RLE: what pycocotools reads.
-
-CVAT's "Segmentation mask 1.1": a zip that its import takes as it is.
-
-``labelmap.txt``, ``ImageSets/Segmentation/default.txt``, and per image ``SegmentationClass/<id>.png`` (classes) and
-``SegmentationObject/<id>.png`` (numbers of the shapes that CVAT makes). The importer takes a colour for what
-``labelmap.txt`` calls it and fails on others, and every label must be one of the CVAT task's; so unsure
-pixels are written as background: no shape covers them.
-
-Label Studio: tasks with brush masks as predictions, and the labelling configuration that they need.
+Labels everywhere: 0 background, c + 1 class c, 255 uncertain. VOC ignores 255 too and keeps it; elsewhere no
+annotation covers such pixels, as none covers background. A format is a generator of file names (relative, with ``/``)
+and contents. The file that lists the others comes last, so what is listed is there.
 """
 
 import hashlib
@@ -30,13 +15,14 @@ import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from io import BytesIO
+from typing import Any, Literal
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 from skimage.measure import label as connected_components
 
 from wsss import IGNORE
@@ -44,25 +30,51 @@ from wsss.errors import UserError, listed
 from wsss.pictures import encode_mask, voc_palette
 
 MAX_OBJECTS = 254
+BRUSH_SIZES = (3, 4, 8, 16)
+"""Numbers of bits in which Label Studio's format writes the length of a run, by their index."""
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time of every file in a zip: the earliest that a zip can hold."""
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One image that is exported.
-
-    Attributes:
-        id: relative path without extension, ``/`` between folders.
-        file_name: the same with the extension of the photograph.
-        labels: (H, W) uint8.
-    """
+    """One image: its id (relative path without extension), the same with its extension, and labels (H, W) uint8."""
 
     id: str
     file_name: str
     labels: NDArray[np.uint8]
 
 
-Put = Callable[[str, bytes], None]
-"""Takes a relative path and the content of a file."""
+@dataclass(frozen=True, kw_only=True)
+class Labelling:
+    """What the files say of the masks as a whole.
+
+    Attributes:
+        run, source, split, fingerprint: where the masks come from.
+        classes: C names.
+        instances: an annotation per connected component, see `regions`.
+        prefix: Label Studio: what stands before an image's name to make it an address that it can open.
+    """
+
+    run: str
+    source: Literal["masks", "predictions"]
+    split: str
+    fingerprint: str
+    classes: Sequence[str]
+    instances: bool = False
+    prefix: str = ""
+
+
+Files = Iterator[tuple[str, bytes]]
+
+
+def file_names(name: str, ids: Sequence[str], split: str) -> list[str]:
+    """The files of a format, the main one first."""
+    if name == "voc":
+        return [_voc_list(split), "classes.txt", *map(_voc_mask, ids)]
+    if name == "labelstudio":
+        return [f"tasks_{split}.json", "labelling_config.xml"]
+    return [f"instances_{split}.json" if name == "coco" else f"segmentation_mask_{split}.zip"]
 
 
 def regions(labels: NDArray[np.uint8], *, instances: bool) -> Iterator[tuple[int, NDArray[np.bool_]]]:
@@ -70,9 +82,9 @@ def regions(labels: NDArray[np.uint8], *, instances: bool) -> Iterator[tuple[int
 
     Args:
         labels: (H, W) uint8.
-        instances: every connected component (8 neighbours) of a class by itself; else each class as a whole.
-            Tags do not say where one object ends and the next begins, and a component is not an object: two
-            that touch are one, one that is hidden in part is two.
+        instances: every connected component (8 neighbours) of a class by itself; else each class as a whole. Tags do
+            not say where one object ends and the next begins, and a component is not an object: two that touch are
+            one, one that is partly hidden may be two.
 
     Yields:
         Class index 0..C-1 and (H, W) bool, classes in order.
@@ -89,41 +101,124 @@ def regions(labels: NDArray[np.uint8], *, instances: bool) -> Iterator[tuple[int
             yield value - 1, numbered == number
 
 
-BRUSH_SIZES = (3, 4, 8, 16)
-"""Bits in which Label Studio's format writes a run's length, by the index that stands before it."""
+def voc(images: Iterable[LabelledImage], about: Labelling) -> Files:
+    """Masks, the class names in the order of the labels 1..C, and the list of the masks' ids."""
+    ids = []
+    for image in images:
+        yield _voc_mask(image.id), encode_mask(image.labels)
+        ids.append(image.id)
+    yield "classes.txt", _lines(about.classes)
+    yield _voc_list(about.split), _lines(ids)
 
 
-def run_lengths(values: NDArray[np.bool_]) -> list[int]:
-    """Lengths of alternating runs of a flat array, the first of them of False (perhaps 0)."""
-    edges = np.flatnonzero(np.diff(values.astype(np.int8), prepend=0, append=2))
-    return [int(length) for length in np.diff(edges, prepend=0)]
+def coco(images: Iterable[LabelledImage], about: Labelling) -> Files:
+    """One document. A category's id is its label 1..C, an image's its place 1.. among the images."""
+    pictures: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, image in enumerate(images, start=1):
+        H, W = image.labels.shape
+        pictures.append({"id": number, "file_name": image.file_name, "height": H, "width": W})
+        for c, mask in regions(image.labels, instances=about.instances):
+            rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "segmentation": {"size": [H, W], "counts": rle["counts"].decode()},
+                    "area": int(coco_mask.area(rle)),
+                    "bbox": coco_mask.toBbox(rle).astype(int).tolist(),
+                    "iscrowd": 0,
+                    "image_id": number,
+                    "category_id": c + 1,
+                }
+            )
+    description = f"{about.source} of split {about.split}, run {about.run}"
+    document = {
+        "info": {"description": description, "version": about.fingerprint},
+        "licenses": [],
+        "images": pictures,
+        "annotations": annotations,
+        "categories": [
+            {"id": c + 1, "name": name, "supercategory": name} for c, name in enumerate(about.classes)
+        ],
+    }
+    yield file_names("coco", [], about.split)[0], _json(document)
 
 
-def coco_counts(mask: NDArray[np.bool_]) -> str:
-    """COCO's compressed RLE: column by column, as ``counts`` of a segmentation.
+def cvat(images: Iterable[LabelledImage], about: Labelling) -> Files:
+    """One archive: ``labelmap.txt``, and per image a PNG of classes and one of the numbers of its shapes.
 
-    Each count (from the third on, its difference to the one before the last) is written in groups of 5 bits, low
-    groups first, a sixth bit says that more follow, and 48 makes it a printable character.
-    Source: maskApi.c of the COCO API (Lin et al.).
+    The importer looks colours up in ``labelmap.txt`` and fails on others, and every label must be one of the CVAT
+    task's: so uncertain pixels are background here.
 
-    Args:
-        mask: (H, W) bool.
+    Raises:
+        UserError: a class name that ``labelmap.txt`` cannot hold, or an image with more objects than numbers.
     """
-    counts = run_lengths(mask.ravel(order="F"))
-    characters = []
-    for index, count in enumerate(counts):
-        value = count - counts[index - 2] if index > 2 else count
-        while True:
-            group, value = value & 31, value >> 5
-            more = value != (-1 if group & 16 else 0)
-            characters.append(chr(48 + (group | 32 * more)))
-            if not more:
-                break
-    return "".join(characters)
+    content = BytesIO()
+    ids = []
+    with zipfile.ZipFile(content, "w") as archive:
+        _add(archive, "labelmap.txt", _label_map(about.classes))
+        for image in images:
+            objects = np.zeros_like(image.labels)
+            for number, (_, mask) in enumerate(regions(image.labels, instances=about.instances), start=1):
+                if number > MAX_OBJECTS:
+                    raise UserError(
+                        f"{image.id}: more than {MAX_OBJECTS} separate regions, which this format cannot number; "
+                        "export without --instances"
+                    )
+                objects[mask] = number
+            certain = np.where(image.labels == IGNORE, np.uint8(0), image.labels)
+            _add(archive, f"SegmentationClass/{image.id}.png", encode_mask(certain))
+            _add(archive, f"SegmentationObject/{image.id}.png", encode_mask(objects))
+            ids.append(image.id)
+        _add(archive, "ImageSets/Segmentation/default.txt", _lines(ids))
+    yield file_names("cvat", [], about.split)[0], content.getvalue()
+
+
+def labelstudio(images: Iterable[LabelledImage], about: Labelling) -> Files:
+    """The XML to paste into the project's settings, a brush per class in its VOC colour; and the tasks."""
+    tasks, config = file_names("labelstudio", [], about.split)
+    brushes = "".join(
+        f'    <Label value={quoteattr(name)} background="#{bytes(colour).hex()}"/>\n'
+        for name, colour in zip(about.classes, voc_palette()[1:].tolist(), strict=False)
+    )
+    xml = (
+        '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
+        f'  <BrushLabels name="tag" toName="image">\n{brushes}  </BrushLabels>\n</View>\n'
+    )
+    yield config, xml.encode()
+    document = []
+    for image in images:
+        H, W = image.labels.shape
+        results = [
+            {
+                # Unique within the task, and the same whenever it is exported.
+                "id": hashlib.sha256(f"{image.id}\n{number}".encode()).hexdigest()[:10],
+                "type": "brushlabels",
+                "from_name": "tag",
+                "to_name": "image",
+                "original_width": W,
+                "original_height": H,
+                "image_rotation": 0,
+                "value": {"format": "rle", "rle": brush_rle(mask), "brushlabels": [about.classes[c]]},
+            }
+            for number, (c, mask) in enumerate(regions(image.labels, instances=about.instances))
+        ]
+        prediction = {"model_version": f"{about.run} {about.fingerprint}", "result": results}
+        task = {"data": {"image": about.prefix + quote(image.file_name)}, "predictions": [prediction]}
+        document.append(task)
+    yield tasks, _json(document)
+
+
+FORMATS: Mapping[str, Callable[[Iterable[LabelledImage], Labelling], Files]] = {
+    "voc": voc,
+    "coco": coco,
+    "cvat": cvat,
+    "labelstudio": labelstudio,
+}
 
 
 def brush_rle(mask: NDArray[np.bool_]) -> list[int]:
-    """Label Studio's brush: the mask as an RGBA image of 0 and 255, packed by @thi.ng/rle-pack.
+    """Label Studio's brush: the mask as an RGBA image of 0 and 255, in run lengths as @thi.ng/rle-pack packs them.
 
     Bits, high first: 32 number of values, 5 word size - 1, four times 4 a size of a run length - 1; then per run
     1 (a run of equal values), 2 the index of its size, its length - 1 in that size, 8 the value.
@@ -134,140 +229,30 @@ def brush_rle(mask: NDArray[np.bool_]) -> list[int]:
     Returns:
         The bytes as numbers 0..255.
     """
-    bits = [f"{4 * mask.size:032b}{7:05b}", *(f"{size - 1:04b}" for size in BRUSH_SIZES)]
-    for index, length in enumerate(run_lengths(mask.ravel())):
-        value = "1" * 8 if index % 2 else "0" * 8
-        bits += [f"1{_length_bits(part)}{value}" for part in _parts(4 * length)]
-    flat = np.frombuffer("".join(bits).encode(), dtype=np.uint8) - ord("0")
-    packed: list[int] = np.packbits(flat).tolist()
+    values = mask.ravel()
+    starts = np.flatnonzero(np.diff(values, prepend=~values[0]))
+    bits = [f"{4 * values.size:032b}{7:05b}", *(f"{size - 1:04b}" for size in BRUSH_SIZES)]
+    for start, pixels in zip(starts.tolist(), np.diff(starts, append=values.size).tolist(), strict=True):
+        left = 4 * pixels
+        while left:
+            length = min(left, 1 << BRUSH_SIZES[-1])
+            index = next(i for i, size in enumerate(BRUSH_SIZES) if length <= 1 << size)
+            bits.append(f"1{index:02b}{length - 1:0{BRUSH_SIZES[index]}b}{8 * str(int(values[start]))}")
+            left -= length
+    packed: list[int] = np.packbits(np.frombuffer("".join(bits).encode(), np.uint8) - ord("0")).tolist()
     return packed
 
 
-def _length_bits(length: int) -> str:
-    """Index and length of a run, in the smallest size that holds it."""
-    index = next(i for i, size in enumerate(BRUSH_SIZES) if length <= 1 << size)
-    return f"{index:02b}{length - 1:0{BRUSH_SIZES[index]}b}"
-
-
-def _parts(length: int) -> Sequence[int]:
-    """A run cut into those of at most 2^16 values."""
-    most = 1 << BRUSH_SIZES[-1]
-    whole, rest = divmod(length, most)
-    return [most] * whole + [rest] * (rest > 0)
-
-
-def voc_files(ids: Iterable[str], split: str) -> list[str]:
-    """The files that `write_voc` writes, relative."""
-    return [*(_mask(image_id) for image_id in ids), _list(split), "classes.txt"]
-
-
-def write_voc(images: Iterable[LabelledImage], classes: Sequence[str], split: str, put: Put) -> None:
-    """Write masks, then the list of their ids, and the class names in the order of the values 1..C.
-
-    Unsure pixels keep the value 255, which VOC ignores too.
-    """
-    ids = []
-    for image in images:
-        put(_mask(image.id), encode_mask(image.labels))
-        ids.append(image.id)
-    put("classes.txt", "".join(f"{name}\n" for name in classes).encode())
-    put(_list(split), "".join(f"{image_id}\n" for image_id in ids).encode())
-
-
-def _mask(image_id: str) -> str:
-    return f"SegmentationClass/{image_id}.png"
-
-
-def _list(split: str) -> str:
-    return f"ImageSets/Segmentation/{split}.txt"
-
-
-def coco_json(
-    images: Iterable[LabelledImage], classes: Sequence[str], info: Mapping[str, Any], *, instances: bool
-) -> bytes:
-    """The document.
-
-    A category's id is its mask value 1..C, an image's its place 1.. in the list, which is also in order of ids.
-
-    Args:
-        images: to be written.
-        classes: C names.
-        info: becomes the member of that name.
-        instances: see `stages.commands.export.formats.regions`.
-    """
-    pictures: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image in images:
-        H, W = image.labels.shape
-        number = len(pictures) + 1
-        pictures.append({"id": number, "file_name": image.file_name, "height": H, "width": W})
-        for c, mask in regions(image.labels, instances=instances):
-            annotation = _annotation(mask) | {"image_id": number, "category_id": c + 1}
-            annotations.append({"id": len(annotations) + 1, **annotation})
-    document = {
-        "info": dict(info),
-        "licenses": [],
-        "images": pictures,
-        "annotations": annotations,
-        "categories": [{"id": c + 1, "name": name, "supercategory": name} for c, name in enumerate(classes)],
-    }
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _annotation(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, left = int(rows[0]), int(columns[0])
-    return {
-        "segmentation": {"size": list(mask.shape), "counts": coco_counts(mask)},
-        "area": int(mask.sum()),
-        "bbox": [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1],
-        "iscrowd": 0,
-    }
-
-
-EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The time of every member: the earliest a zip can say."""
-
-
-def write_cvat(
-    path: Path, images: Iterable[LabelledImage], classes: Sequence[str], *, instances: bool
-) -> None:
-    """Write the archive.
-
-    Raises:
-        UserError: a class name that ``labelmap.txt`` cannot hold, or an image with more objects than colours.
-    """
-    labelmap = label_map_text(classes)
-    ids = []
-    with zipfile.ZipFile(path, "w") as archive:
-        _add(archive, "labelmap.txt", labelmap.encode())
-        for image in images:
-            objects = np.zeros_like(image.labels)
-            for number, (_, mask) in enumerate(regions(image.labels, instances=instances), 1):
-                if number > MAX_OBJECTS:
-                    raise UserError(
-                        f"{image.id}: more than {MAX_OBJECTS} separate regions, which this format cannot number; "
-                        "export without --instances"
-                    )
-                objects[mask] = number
-            sure = np.where(image.labels == IGNORE, np.uint8(0), image.labels)
-            _add(archive, f"SegmentationClass/{image.id}.png", encode_mask(sure))
-            _add(archive, f"SegmentationObject/{image.id}.png", encode_mask(objects))
-            ids.append(image.id)
-        _add(archive, "ImageSets/Segmentation/default.txt", "".join(f"{i}\n" for i in ids).encode())
-
-
-def label_map_text(classes: Sequence[str]) -> str:
-    """``labelmap.txt``: ``name:r,g,b::`` a line, background first. Raises UserError as `write_cvat`."""
+def _label_map(classes: Sequence[str]) -> bytes:
+    """``labelmap.txt``: ``name:r,g,b::`` a line, background first."""
     wrong = [name for name in classes if ":" in name or name.startswith("#")]
     if wrong:
         raise UserError(
             f"labelmap.txt of this format cannot hold class names with ':' or a leading '#': {listed(wrong)}"
         )
-    lines = ["# label:color_rgb:parts:actions"]
-    for name, colour in zip(["background", *classes], voc_palette().tolist(), strict=False):
-        lines.append(f"{name}:{','.join(map(str, colour))}::")
-    return "\n".join(lines) + "\n"
+    colours = zip(["background", *classes], voc_palette().tolist(), strict=False)
+    lines = [f"{name}:{','.join(map(str, colour))}::" for name, colour in colours]
+    return _lines(["# label:color_rgb:parts:actions", *lines])
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
@@ -277,59 +262,17 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     archive.writestr(member, content)
 
 
-FROM_NAME, TO_NAME = "tag", "image"
+def _voc_mask(image_id: str) -> str:
+    return f"SegmentationClass/{image_id}.png"
 
 
-def labelstudio_json(
-    images: Iterable[LabelledImage], classes: Sequence[str], *, model: str, prefix: str, instances: bool
-) -> bytes:
-    """The tasks.
-
-    Args:
-        images: to be written.
-        classes: C names.
-        model: becomes ``model_version`` of the predictions.
-        prefix: what stands before an image's name to make it an address that Label Studio can open.
-        instances: see `stages.commands.export.formats.regions`.
-    """
-    tasks = [
-        {
-            "data": {"image": prefix + quote(image.file_name)},
-            "predictions": [{"model_version": model, "result": _results(image, classes, instances)}],
-        }
-        for image in images
-    ]
-    return json.dumps(tasks, ensure_ascii=False, separators=(",", ":")).encode()
+def _voc_list(split: str) -> str:
+    return f"ImageSets/Segmentation/{split}.txt"
 
 
-def labelling_config(classes: Sequence[str]) -> str:
-    """The XML to paste into the project's settings: one brush per class in its VOC colour."""
-    palette = voc_palette().tolist()
-    labels = "".join(
-        f'    <Label value={quoteattr(name)} background="#{bytes(palette[c + 1]).hex()}"/>\n'
-        for c, name in enumerate(classes)
-    )
-    return (
-        f'<View>\n  <Image name="{TO_NAME}" value="$image" zoom="true"/>\n'
-        f'  <BrushLabels name="{FROM_NAME}" toName="{TO_NAME}">\n{labels}  </BrushLabels>\n</View>\n'
-    )
+def _lines(texts: Iterable[str]) -> bytes:
+    return "".join(f"{text}\n" for text in texts).encode()
 
 
-def _results(image: LabelledImage, classes: Sequence[str], instances: bool) -> list[dict[str, Any]]:
-    H, W = image.labels.shape
-    results = []
-    for number, (c, mask) in enumerate(regions(image.labels, instances=instances)):
-        results.append(
-            {
-                # Unique within the task and the same whenever it is exported.
-                "id": hashlib.sha256(f"{image.id}\n{number}".encode()).hexdigest()[:10],
-                "type": "brushlabels",
-                "from_name": FROM_NAME,
-                "to_name": TO_NAME,
-                "original_width": W,
-                "original_height": H,
-                "image_rotation": 0,
-                "value": {"format": "rle", "rle": brush_rle(mask), "brushlabels": [classes[c]]},
-            }
-        )
-    return results
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

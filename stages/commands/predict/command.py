@@ -1,10 +1,13 @@
-"""The command predict: photographs in, masks out, with a run's network or an exported one."""
+"""The command predict: images in, masks out, with a run's network or an exported one.
 
-import contextlib
+The folder of results holds a record of settings, masks that carry a note of how they were made, and overlays.
+"""
+
 import hashlib
-from collections import deque
+import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,55 +17,39 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.images import decode_image, read_bytes
+from stages import differences
 from stages.commands.finished import open_run
-from stages.commands.predict.folder import claim, mask_path, overlay_path, write_bytes
-from stages.commands.predict.inputs import Photograph, find_photographs, read_tags
+from stages.commands.predict.inputs import InputImage, find_images, read_tags
 from stages.commands.predict.predictors import (
     CRF_ITERATIONS,
     CRF_PRESET,
-    TILE,
-    CrfTask,
+    CrfInput,
     OnnxPredictor,
     Predictor,
     RunPredictor,
-    onnx_settings,
+    crf_labels,
     run_settings,
 )
 from wsss.config import RunConfig
 from wsss.errors import UserError, listed
-from wsss.memory import reusing_memory
-from wsss.onnx_network import OnnxNetwork
 from wsss.pictures import encode_mask, encode_overlay, mask_note
 from wsss.resize import resize_labels
 from wsss.runtime import distributed
 from wsss.runtime.interrupt import check
-from wsss.runtime.pool import WorkerPool, pool_workers
+from wsss.runtime.pool import WorkerPool, look_ahead, pool_workers
 from wsss.runtime.progress import progress_bar
-from wsss.store.files import OutputFolder
-from wsss.store.json_files import canonical_json
+from wsss.store.files import OutputFolder, atomic_path, write_text
+from wsss.store.json_files import canonical_json, parse_json
 
 UInt8 = NDArray[np.uint8]
+RECORD = "predict.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictRequest:
-    """What `predict` is told.
+    """The options of `predict`; None is the run's own setting (the model's), or all classes, or Pillow's limit.
 
-    Attributes:
-        inputs: with ``onnx`` photographs; without, the name of a run and then photographs.
-        workspace: where the run is.
-        out: folder of the results.
-        onnx: a model file, or None: the run's own network.
-        overrides: ``run.key=value`` texts.
-        tags: CSV that names the classes to choose from, or None: all.
-        scales: factors on the working size, or None: the run's own (the model's).
-        flip: average with the mirror image, or None: as the run.
-        max_side: larger images are reduced to it first; 0: never; None: as the run.
-        tile: larger images are computed in tiles of this side; 0: never; None: 1536.
-        crf: dense CRF on top.
-        overlay: also write pictures.
-        max_pixels: of a photograph, or None: Pillow's own limit.
-        force: replace what is there.
+    ``inputs`` are images, without ``onnx`` after the name of a run.
     """
 
     inputs: Sequence[str]
@@ -81,204 +68,212 @@ class PredictRequest:
     force: bool = False
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One photograph that is to be predicted: where from, where to, and the note that its mask will carry."""
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """An image that the network has seen, and all that is left to do about it.
 
-    photograph: Photograph
+    Attributes:
+        labels: (h, w) uint8 at the working size, or what a CRF needs to find them.
+        size: (H, W) of the image.
+        mask, note: file to be written, and the note of how it was made that it carries.
+        overlay: file to be written, with the image and the names of classes.
+    """
+
+    labels: UInt8 | CrfInput
+    size: tuple[int, int]
     mask: Path
-    overlay: Path | None
     note: Mapping[str, Any]
-    allowed: NDArray[np.bool_] | None
-
-    def done(self) -> bool:
-        """Whether the results of exactly this are there. The mask is written last."""
-        return (self.overlay is None or self.overlay.exists()) and mask_note(self.mask) == self.note
+    overlay: tuple[Path, UInt8, Sequence[str]] | None
 
 
 def run_predict(request: PredictRequest) -> None:
-    """Predict every photograph.
+    """Predict every image.
 
     Raises:
-        UserError: nothing was begun; or, at the end, some photographs could not be predicted: all others were.
+        UserError: nothing was begun; or, at the end, some images could not be predicted: all others were.
     """
     items = request.inputs if request.onnx else request.inputs[1:]
     if not items:
-        raise UserError(
-            f"predict {request.inputs[0]}: no photographs given; expected files, folders or patterns"
-        )
+        raise UserError(f"predict {request.inputs[0]}: no images given; expected files, folders or patterns")
     out = OutputFolder(request.out.expanduser())
-    photographs, notes = find_photographs(items, out.root)
-    predictor, machine = _predictor(request)
-    tags, tag_notes = read_tags(request.tags, photographs, predictor.classes)
+    images, notes = find_images(items, out.root)
+    predictor, machine = _open_predictor(request)
+    tags, tag_notes = read_tags(request.tags, images, predictor.classes)
     settings = _record(predictor, tagged=request.tags is not None)
     if distributed.leads():
-        claim(out, settings, photographs, overlay=request.overlay, force=request.force)
+        claim(out, settings, images, overlay=request.overlay, force=request.force)
     distributed.wait()
     for note in (*notes, *tag_notes, *predictor.notes):
         print(f"note: {note}")
-    job = _Jobs(out, settings, tags, len(predictor.classes) + 1, overlay=request.overlay, force=request.force)
-    own = photographs[distributed.rank() :: distributed.count()]
-    with _pixel_limit(request.max_pixels), progress_bar(len(own), "predict", "img") as bar:
-        outcome = _Outcome(predictor.classes, bar)
-        pool = WorkerPool(pool_workers(machine)) if predictor.settings.crf else contextlib.nullcontext()
-        with pool as crf:
-            _predict_all(own, job, predictor, crf, outcome, 2 * pool_workers(machine))
-    written, kept, failed = distributed.totals(outcome.written, outcome.kept, len(outcome.failures))
+    own = images[distributed.rank() :: distributed.count()]
+    failures: list[tuple[InputImage, Exception]] = []
+    workers = pool_workers(machine)
+    pool: Executor = WorkerPool(workers) if request.crf else ThreadPoolExecutor(1)
+    written = 0
+    if request.max_pixels is not None:
+        Image.MAX_IMAGE_PIXELS = -(
+            -request.max_pixels // 2
+        )  # Pillow refuses what has more than twice as many
+    with progress_bar(len(own), "predict", "img") as bar, pool:
+
+        def predicted() -> Iterator[Predicted]:
+            for image in own:
+                check()
+                try:
+                    found = _predict(image, request, predictor, out, settings, tags.get(image.name))
+                except (UserError, MemoryError) as error:
+                    failures.append((image, error))
+                    found = None
+                if found:
+                    yield found
+                else:
+                    bar.update()
+
+        depth = 2 * workers if request.crf else 2
+        for _ in look_ahead(lambda item: pool.submit(write_result, item), predicted(), depth=depth):
+            written += 1
+            bar.update()
+    kept = len(own) - written - len(failures)
+    written, kept, failed = distributed.totals(written, kept, len(failures))
     print(f"{written} predicted, {kept} there already, {failed} failed: {out.root}")
-    outcome.raise_failures()
+    if failures:
+        raise UserError(_failure_text(failures))
 
 
-@dataclass(frozen=True)
-class _Jobs:
-    """Makes the job of a photograph."""
-
-    out: OutputFolder
-    settings: Mapping[str, Any]
-    tags: Mapping[str, Sequence[int]]
-    labels: int
-    overlay: bool
-    force: bool
-
-    def __call__(self, photograph: Photograph, digest: str) -> _Job:
-        chosen = self.tags.get(photograph.name)
-        note = {
-            "settings": hashlib.sha256(canonical_json(self.settings).encode()).hexdigest()[:16],
-            "photograph": digest,
-            "tags": None if chosen is None else list(chosen),
-        }
-        overlay = overlay_path(self.out, photograph) if self.overlay else None
-        return _Job(photograph, mask_path(self.out, photograph), overlay, note, self._allowed(chosen))
-
-    def _allowed(self, chosen: Sequence[int] | None) -> NDArray[np.bool_] | None:
-        if chosen is None:
-            return None
-        allowed = np.zeros(self.labels, dtype=np.bool_)
-        allowed[[0, *(tag + 1 for tag in chosen)]] = True
-        return allowed
-
-
-class _Outcome:
-    """Takes results, writes them, and counts."""
-
-    def __init__(self, classes: Sequence[str], bar: Any) -> None:
-        self.classes = classes
-        self.bar = bar
-        self.written = 0
-        self.kept = 0
-        self.failures: list[tuple[Photograph, Exception]] = []
-
-    def keep(self) -> None:
-        """One was there already."""
-        self.kept += 1
-        self.bar.update()
-
-    def fail(self, photograph: Photograph, error: Exception) -> None:
-        """One could not be predicted."""
-        self.failures.append((photograph, error))
-        self.bar.update()
-
-    def write(self, job: _Job, image: UInt8, labels: UInt8) -> None:
-        """Write one result: labels at the working size."""
-        full = resize_labels(labels, (image.shape[0], image.shape[1]))
-        if job.overlay is not None:
-            write_bytes(job.overlay, encode_overlay(image, full, self.classes))
-        write_bytes(job.mask, encode_mask(full, job.note))
-        self.written += 1
-        self.bar.update()
-
-    def raise_failures(self) -> None:
-        """Name what failed."""
-        if not self.failures:
-            return
-        texts = [
-            str(error) or f"{photograph.source}: not enough memory" for photograph, error in self.failures
-        ]
-        hint = ""
-        if any(isinstance(error.__cause__, Image.DecompressionBombError) for _, error in self.failures):
-            hint = "\nPhotographs that are meant to be that large: --max-pixels N."
-        if any(isinstance(error, MemoryError) for _, error in self.failures):
-            hint += "\nLess memory: a smaller --tile or --max-side."
-        raise UserError(f"{len(texts)} photograph(s) could not be predicted: {listed(texts, ' ')}{hint}")
-
-
-def _predict_all(
-    photographs: Sequence[Photograph],
-    jobs: _Jobs,
-    predictor: Predictor,
-    crf: Executor | None,
-    outcome: _Outcome,
-    ahead: int,
+def claim(
+    out: OutputFolder,
+    settings: Mapping[str, Any],
+    images: Sequence[InputImage],
+    *,
+    overlay: bool,
+    force: bool,
 ) -> None:
-    """The loop over photographs; with a CRF, up to ``ahead`` of them wait for its processes."""
-    waiting: deque[tuple[_Job, UInt8, Future[UInt8]]] = deque()
+    """Make sure that nothing made otherwise is overwritten (unless ``force``), and write the record of settings.
+
+    Raises:
+        UserError: the folder holds masks made with other settings, foreign files under names of results, or links
+            that lead out of it.
+    """
+    out.hold(map(_mask_name, images))
+    record = out.place(RECORD)
+    if not force:
+        changed = differences(_read_record(record), settings) if record.exists() else []
+        if changed:
+            raise UserError(
+                f"{record}: its masks were made with other settings ({listed(changed)}); "
+                "give another --out, or --force to replace them"
+            )
+        overlays = map(_overlay_name, images) if overlay and not record.exists() else ()
+        results = map(out.place, (*map(_mask_name, images), *overlays))
+        # A link that leads nowhere is somebody's too.
+        foreign = [str(path) for path in results if os.path.lexists(path) and mask_note(path) is None]
+        if foreign:
+            raise UserError(
+                f"{len(foreign)} result file(s) exist and are none of this program's: {listed(foreign, ', ')}; "
+                "give another --out, or --force to replace them"
+            )
     try:
-        for photograph in reusing_memory(photographs):
-            check()
-            try:
-                data = read_bytes(photograph.source)
-                job = jobs(photograph, hashlib.sha256(data).hexdigest())
-                if not jobs.force and job.done():
-                    outcome.keep()
-                    continue
-                image = decode_image(data, photograph.source)
-                del data
-                if crf is None:
-                    outcome.write(job, image, predictor.labels(image, job.allowed))
-                    continue
-                waiting.append((job, image, crf.submit(_apply, predictor.crf_task(image, job.allowed))))
-            except (UserError, MemoryError) as error:
-                outcome.fail(photograph, error)
-            while len(waiting) > ahead:
-                _finish(outcome, *waiting.popleft())
-        while waiting:
-            check()
-            _finish(outcome, *waiting.popleft())
-    finally:
-        for _, _, future in waiting:
-            future.cancel()
+        write_text(record, json.dumps({"schema": 1, "settings": settings}, indent=1, ensure_ascii=False))
+    except OSError as error:
+        raise UserError(f"--out {out.root}: not writable ({error.strerror}); give another folder") from None
 
 
-def _finish(outcome: _Outcome, job: _Job, image: UInt8, future: Future[UInt8]) -> None:
-    outcome.write(job, image, future.result())
+def write_result(item: Predicted) -> None:
+    """Find the labels by a CRF if that is left to do, and write the overlay and then the mask."""
+    labels = crf_labels(item.labels) if isinstance(item.labels, CrfInput) else item.labels
+    labels = resize_labels(labels, item.size)
+    if item.overlay is not None:
+        path, image, classes = item.overlay
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(encode_overlay(image, labels, classes))
+    with atomic_path(item.mask) as temporary:
+        temporary.write_bytes(encode_mask(labels, item.note))
 
 
-def _apply(task: CrfTask) -> UInt8:
-    return task()
+def _predict(
+    image: InputImage,
+    request: PredictRequest,
+    predictor: Predictor,
+    out: OutputFolder,
+    settings: Mapping[str, Any],
+    tags: Sequence[int] | None,
+) -> Predicted | None:
+    """What the network says about an image; None where the results of exactly this are there.
+
+    Raises:
+        UserError: the image cannot be read, or the network cannot be run on it.
+    """
+    data = read_bytes(image.source)
+    note = {
+        "settings": hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16],
+        "photograph": hashlib.sha256(data).hexdigest(),
+        "tags": None if tags is None else list(tags),
+    }
+    mask, overlay = out.place(_mask_name(image)), out.place(_overlay_name(image))
+    if not request.force and mask_note(mask) == note and (overlay.exists() or not request.overlay):
+        return None
+    pixels = decode_image(data, image.source)
+    allowed = None
+    if tags is not None:
+        allowed = np.zeros(len(predictor.classes) + 1, dtype=np.bool_)
+        allowed[[0, *(tag + 1 for tag in tags)]] = True
+    ask = predictor.crf_input if request.crf else predictor.labels
+    return Predicted(
+        labels=ask(pixels, allowed),
+        size=(pixels.shape[0], pixels.shape[1]),
+        mask=mask,
+        note=note,
+        overlay=(overlay, pixels, predictor.classes) if request.overlay else None,
+    )
 
 
-def _predictor(request: PredictRequest) -> tuple[Predictor, RunConfig]:
+def _open_predictor(request: PredictRequest) -> tuple[Predictor, RunConfig]:
     """The network, and how to use the machine."""
-    given = {"scales": request.scales, "flip": request.flip, "max_side": request.max_side}
-    overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    overrides |= {"crf": request.crf, "tile": TILE if request.tile is None else request.tile}
+    if request.scales is not None and not all(0.05 <= scale <= 8 for scale in request.scales):
+        raise UserError(f"--scales {','.join(map(str, request.scales))}: expected numbers between 0.05 and 8")
+    names = ("scales", "flip", "max_side", "tile", "crf")
+    given = {name: value for name in names if (value := getattr(request, name)) is not None}
     if request.onnx is None:
         run = open_run(request.workspace, request.inputs[0], request.overrides)
-        return RunPredictor(run, run_settings(run.config, overrides)), run.config.run
+        return RunPredictor(run, run_settings(run.config, **given)), run.config.run
     if request.overrides:
         raise UserError(f"--set {request.overrides[0]}: belongs to a run; with --onnx there is none")
     if request.tile is not None:
         raise UserError("--tile: an exported model sees an image at once; limit it with --max-side N")
-    network = OnnxNetwork(request.onnx)
-    digest = hashlib.sha256(read_bytes(request.onnx)).hexdigest()[:16]
-    return OnnxPredictor(network, onnx_settings(network, overrides), f"onnx:{digest}"), RunConfig()
+    return OnnxPredictor(request.onnx, **given), RunConfig()
 
 
 def _record(predictor: Predictor, *, tagged: bool) -> dict[str, Any]:
-    """All that the masks depend on beside the photographs and their tags."""
+    """All that the masks depend on beside the images and their tags."""
     settings: dict[str, Any] = asdict(predictor.settings) | {"scales": list(predictor.settings.scales)}
     del settings["tile"]  # the same result within rounding
     settings["crf"] = [CRF_PRESET, CRF_ITERATIONS, settings.pop("crf_max_side")] if settings["crf"] else None
     return {"network": predictor.identity, "classes": list(predictor.classes), "tagged": tagged, **settings}
 
 
-@contextlib.contextmanager
-def _pixel_limit(pixels: int | None) -> Iterator[None]:
-    """Raise (or lower) Pillow's limit: it refuses what has more than twice as many pixels as its constant."""
-    before = Image.MAX_IMAGE_PIXELS
-    if pixels is not None:
-        Image.MAX_IMAGE_PIXELS = -(-pixels // 2)
+def _read_record(path: Path) -> dict[str, Any]:
     try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+        settings = parse_json(path.read_bytes())["settings"]
+        if not isinstance(settings, dict):
+            raise ValueError("its settings are none")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the record of a prediction ({error}); --force replaces it") from None
+    return settings
+
+
+def _mask_name(image: InputImage) -> str:
+    return f"{image.id}.png"
+
+
+def _overlay_name(image: InputImage) -> str:
+    return f"{image.id}.overlay.jpg"
+
+
+def _failure_text(failures: Sequence[tuple[InputImage, Exception]]) -> str:
+    texts = [str(error) or f"{image.source}: not enough memory" for image, error in failures]
+    text = f"{len(texts)} image(s) could not be predicted: {listed(texts, ' ')}"
+    if any(isinstance(error.__cause__, Image.DecompressionBombError) for _, error in failures):
+        text += "\nImages that are meant to be that large: --max-pixels N."
+    if any(isinstance(error, MemoryError) for _, error in failures):
+        text += "\nLess memory: a smaller --tile or --max-side."
+    return text

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.commands.predict.inputs import find_photographs
+from stages.commands.predict.inputs import find_images
 from wsss.errors import UserError
 
 
@@ -26,11 +26,11 @@ def tree(tmp_path: Path) -> Path:
 
 
 def names(*items: str | Path, out: Path = Path("nowhere")) -> list[str]:
-    return [photograph.name for photograph in find_photographs([str(item) for item in items], out)[0]]
+    return [image.name for image in find_images([str(item) for item in items], out)[0]]
 
 
 def test_a_folder_gives_all_below_it_and_counts_what_is_hidden(tree: Path) -> None:
-    found, notes = find_photographs([str(tree)], Path("nowhere"))
+    found, notes = find_images([str(tree)], Path("nowhere"))
     assert [p.name for p in found] == [
         "a.jpg",
         "notes.txt",
@@ -53,17 +53,17 @@ def test_a_file_keeps_its_name_and_is_taken_once(tree: Path) -> None:
     assert names(tree / "trip 1" / "b.png") == ["b.png"]
 
 
-def test_two_photographs_with_one_result_are_refused(tree: Path) -> None:
-    with pytest.raises(UserError, match=r"1 photograph.*trip 1/b\.png and .*trip 2/b\.png"):
+def test_two_images_with_one_result_are_refused(tree: Path) -> None:
+    with pytest.raises(UserError, match=r"1 image.*trip 1/b\.png and .*trip 2/b\.png"):
         names(tree / "trip 1" / "b.png", tree / "trip 2" / "b.png")
     (tree / "a.png").write_bytes(b"x")
     with pytest.raises(UserError, match=r"a\.jpg and .*a\.png"):
         names(tree)
 
 
-def test_results_are_no_photographs(tree: Path) -> None:
-    found, notes = find_photographs([str(tree)], tree / "trip 1")
-    assert [photograph.name for photograph in found] == ["a.jpg", "notes.txt", "trip 2/b.png"]
+def test_results_are_no_images(tree: Path) -> None:
+    found, notes = find_images([str(tree)], tree / "trip 1")
+    assert [image.name for image in found] == ["a.jpg", "notes.txt", "trip 2/b.png"]
     assert any("2 files in" in note for note in notes)
 
 
@@ -80,7 +80,7 @@ def test_links_to_folders_are_followed_once(tree: Path) -> None:
 def test_what_names_nothing_is_refused(tree: Path, item: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tree.parent)
     (tree.parent / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no such file|no photographs"):
+    with pytest.raises(UserError, match=r"no such file|no images"):
         names(item or "empty")
 
 
