@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from run_pipeline import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
-from stages.commands.ablate.command import BUILT_IN, chosen_variants, same_settings, variant_costs
+from stages.commands.ablate.command import BUILT_IN, chosen_variants, variant_costs
 from stages.commands.session import open_session
 from stages.workspace import Workspace, prune
 from tests.pipelines import SETTINGS, request
@@ -133,16 +133,17 @@ def test_variants_share_what_is_the_same_and_gains_are_seen(data: DataConfig, tm
 def test_a_run_that_fails_does_not_stop_the_others(
     data: DataConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = 'ablate.own={bad=["segment.lr=1e30", "segment.epochs=3"]}'
+    own = 'ablate.own={bad=["segment.lr=1e30", "segment.epochs=3"], same=["segment.mea=true"]}'
     for seed in (0, 1):
         write_results(data, tmp_path, "mea+sr", seed)
-    chosen = ("--set", own, "--seeds", "0,1", "--variants", "mea+sr,bad", "--no-cost")
+    chosen = ("--set", own, "--seeds", "0,1", "--variants", "mea+sr,bad,same", "--no-cost")
     assert ablate(data, tmp_path, *chosen) == EXIT_USER_ERROR
     captured = capsys.readouterr()
-    assert "2 of 4 runs failed" in captured.err
+    assert "2 of 6 runs failed" in captured.err
     assert "bad, seed 0: " in captured.err
     assert "not finite" in captured.err
-    assert "2 of 4 runs" in captured.out
+    assert "4 of 6 runs" in captured.out
+    assert "same and mea+sr have the same settings, so their rows will be equal" in captured.out
     assert [(item["variant"], item["seed"]) for item in values_in(tmp_path)["failed"]] == [
         ("bad", 0),
         ("bad", 1),
@@ -245,12 +246,6 @@ def test_own_variants_start_from_the_configuration_and_may_replace_a_built_in_on
     assert second.config == replace(first.config, segment=replace(first.config.segment, weight_sr_f=10.0))
     assert third.config == replace(first.config, refine=replace(first.config.refine, preset="psa"))
     assert second.slug == "srf-x10"
-
-
-def test_equal_settings_are_said() -> None:
-    own = 'ablate.own={same=["segment.mea=true"]}'
-    found = chosen_variants(load_config(None, [own, 'ablate.variants=["mea+sr", "same"]']))
-    assert same_settings(found) == ["same and mea+sr have the same settings, so their rows will be equal"]
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_what_a_data_set_cannot_give_is_a_dash() -> None:
     as_page(empty)
 
 
-def test_failure_rates_from_the_measures() -> None:
+def test_failure_rates_from_a_runs_metrics() -> None:
     values = {
         "failure1.missed_by_size": [0.5, 0.25, 1.0, None],
         "failure1.objects_by_size": [2, 4, 10, 0],

@@ -27,10 +27,10 @@ def export(product: Product, *arguments: object) -> int:
 
 def read_coco(path: Path) -> dict[str, NDArray[np.uint8]]:
     document = json.loads(path.read_text(encoding="utf-8"))
-    names = {picture["id"]: picture["file_name"] for picture in document["images"]}
+    names = {entry["id"]: entry["file_name"] for entry in document["images"]}
     found = {
-        picture["file_name"]: np.zeros((picture["height"], picture["width"]), np.uint8)
-        for picture in document["images"]
+        entry["file_name"]: np.zeros((entry["height"], entry["width"]), np.uint8)
+        for entry in document["images"]
     }
     for annotation in document["annotations"]:
         mask = coco_mask.decode(annotation["segmentation"]).astype(bool)

@@ -129,12 +129,12 @@ def test_coco_is_read_by_pycocotools(tmp_path: Path, instances: bool) -> None:
     assert {item["name"]: item["id"] for item in coco.loadCats(coco.getCatIds())} == dict(
         zip(CLASSES, (1, 2, 3), strict=True)
     )
-    pictures = coco.loadImgs(coco.getImgIds())
-    assert [picture["file_name"] for picture in pictures] == ["trip 1/über.JPG", "x.png", "y.z.jpg"]
-    for picture, image in zip(pictures, images(), strict=True):
-        assert (picture["height"], picture["width"]) == image.labels.shape
+    entries = coco.loadImgs(coco.getImgIds())
+    assert [entry["file_name"] for entry in entries] == ["trip 1/über.JPG", "x.png", "y.z.jpg"]
+    for entry, image in zip(entries, images(), strict=True):
+        assert (entry["height"], entry["width"]) == image.labels.shape
         read = np.zeros_like(image.labels)
-        for annotation in coco.loadAnns(coco.getAnnIds(picture["id"])):
+        for annotation in coco.loadAnns(coco.getAnnIds(entry["id"])):
             mask = coco.annToMask(annotation).astype(bool)
             assert not read[mask].any()  # annotations do not overlap
             read[mask] = annotation["category_id"]

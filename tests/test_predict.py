@@ -97,7 +97,7 @@ def test_a_second_call_resumes(
     assert read_mask(out / "trip 1" / "über.png").shape == (20, 30)
     after = {name: (out / name).stat().st_mtime_ns for name in before}
     assert [name for name in before if before[name] == after[name]] == ["trip 2/b.png"]
-    assert predict(product, photos, "--out", out, "--overlay") == 0  # pictures are missing: all again
+    assert predict(product, photos, "--out", out, "--overlay") == 0  # overlays are missing: all again
     assert "3 predicted" in capsys.readouterr().out
 
 

@@ -1,6 +1,7 @@
 """The command ablate: every variant with every seed, as ordinary runs that share what is the same."""
 
 import hashlib
+import itertools
 import json
 import re
 import statistics
@@ -90,10 +91,15 @@ def run_ablate(request: Request, *, seeds: Sequence[int], variants: Sequence[str
         raise UserError(f"--name {folder.name}: expected at most {NAME_LENGTH} characters for an ablation")
     chosen = chosen_variants(base.config)
     introduce(base)
-    for sentence in same_settings(chosen):
-        print(f"note: {sentence}")
+    for first, other in itertools.combinations(chosen, 2):
+        if first.config == other.config:
+            print(f"note: {other.name} and {first.name} have the same settings, so their rows will be equal")
     trials = [_trial(base, variant, seed) for seed in base.config.ablate.seeds for variant in chosen]
-    _check_networks(trials)
+    for trial in {trial.variant.name: trial for trial in trials if trial.missing}.values():
+        try:  # now, not after hours of other variants
+            check_networks(trial.session)
+        except UserError as error:
+            raise UserError(f"variant '{trial.variant.name}': {error}") from None
     results = Results(
         name=folder.name,
         variants={variant.name: variant.overrides for variant in chosen},
@@ -181,16 +187,6 @@ def chosen_variants(config: Config) -> list[Variant]:
     return variants
 
 
-def same_settings(variants: Sequence[Variant]) -> list[str]:
-    """Sentences about variants whose settings are those of an earlier one: their rows will be equal."""
-    return [
-        f"{other.name} and {first.name} have the same settings, so their rows will be equal"
-        for position, other in enumerate(variants)
-        for first in variants[:position]
-        if first.config == other.config
-    ]
-
-
 def estimate(trials: Sequence[Trial]) -> float | None:
     """Seconds that the missing stages will take: each as long as those of its name took on average.
 
@@ -226,9 +222,8 @@ def _built_in(name: str, config: Config) -> tuple[str, ...]:
             )
     overrides = [f"{stage}.{key}={value}" for stage in stages for key, value in settings.items()]
     if name == "baseline" and "segment" in stages:
-        overrides.append(
-            "segment.weight_cls=0"
-        )  # plain cross-entropy on the network's own head: no tags either
+        # Plain cross-entropy on the network's own head: no tags either.
+        overrides.append("segment.weight_cls=0")
     return tuple(overrides)
 
 
@@ -260,15 +255,6 @@ def _trial(base: Session, variant: Variant, seed: int) -> Trial:
     run = base.workspace.run(f"{base.run.folder.name}.{variant.slug}.s{seed}")
     planned = {item.name: item for item in plan(config, base.dataset, base.workspace.root)}
     return Trial(variant, seed, replace(base, config=config, planned=planned, run=run))
-
-
-def _check_networks(trials: Sequence[Trial]) -> None:
-    """Refuse what could not be built before anything computes for hours; each variant once."""
-    for trial in {trial.variant.name: trial for trial in trials if trial.missing}.values():
-        try:
-            check_networks(trial.session)
-        except UserError as error:
-            raise UserError(f"variant '{trial.variant.name}': {error}") from None
 
 
 def _run(trials: Sequence[Trial], results: Results, folder: Path) -> Results:

@@ -51,17 +51,15 @@ BY_KEY: Mapping[str, Metric] = {metric.key: metric for metric in METRICS}
 
 
 def run_figures(
-    measures: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float | None]
+    metrics: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float | None]
 ) -> dict[str, float | None]:
-    """Every metric of one run by key; None where the data set or the run cannot give one.
+    """Every figure of one run by key, from its stages' metrics (docs/report.md) and recorded times of training.
 
-    Args:
-        measures: metrics of the measured stages, by name (docs/report.md).
-        seconds: recorded times of the training stages, by name.
+    None where the data set or the run cannot give one.
     """
     figures: dict[str, float | None] = {}
     for metric in METRICS:
-        values, name = measures.get(metric.stage, {}), metric.key.split(".", 1)[1]
+        values, name = metrics.get(metric.stage, {}), metric.key.split(".", 1)[1]
         if metric.unit == "seconds":
             figures[metric.key] = seconds.get(metric.stage)
         else:
@@ -153,7 +151,7 @@ class Results:
 
     @property
     def reference(self) -> str:
-        """The variant that the others are set against."""
+        """The variant that the others are compared with."""
         return next(iter(self.variants))
 
     @property

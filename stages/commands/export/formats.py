@@ -47,13 +47,9 @@ class LabelledImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Labelling:
-    """What the files say of the masks as a whole.
+    """What the files say of the masks as a whole: where they come from, the C classes.
 
-    Attributes:
-        run, source, split, fingerprint: where the masks come from.
-        classes: C names.
-        instances: an annotation per connected component, see `regions`.
-        prefix: Label Studio: what stands before an image's name to make it an address that it can open.
+    Label Studio can open an image's name with ``prefix`` before it; ``instances``: see `regions`.
     """
 
     run: str
@@ -78,16 +74,10 @@ def file_names(name: str, ids: Sequence[str], split: str) -> list[str]:
 
 
 def regions(labels: NDArray[np.uint8], *, instances: bool) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """What gets an annotation of its own.
+    """(H, W) uint8 labels -> class index 0..C-1 and (H, W) bool of what gets an annotation of its own, class by class.
 
-    Args:
-        labels: (H, W) uint8.
-        instances: every connected component (8 neighbours) of a class by itself; else each class as a whole. Tags do
-            not say where one object ends and the next begins, and a component is not an object: two that touch are
-            one, one that is partly hidden may be two.
-
-    Yields:
-        Class index 0..C-1 and (H, W) bool, classes in order.
+    That is each class as a whole, or with ``instances`` each of its connected components (8 neighbours). A component is
+    not an object: two that touch are one, and one that is partly hidden may be two.
     """
     for value in np.unique(labels).tolist():
         if value in (0, IGNORE):
@@ -113,11 +103,11 @@ def voc(images: Iterable[LabelledImage], about: Labelling) -> Files:
 
 def coco(images: Iterable[LabelledImage], about: Labelling) -> Files:
     """One document. A category's id is its label 1..C, an image's its place 1.. among the images."""
-    pictures: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, image in enumerate(images, start=1):
         H, W = image.labels.shape
-        pictures.append({"id": number, "file_name": image.file_name, "height": H, "width": W})
+        entries.append({"id": number, "file_name": image.file_name, "height": H, "width": W})
         for c, mask in regions(image.labels, instances=about.instances):
             rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
             annotations.append(
@@ -135,7 +125,7 @@ def coco(images: Iterable[LabelledImage], about: Labelling) -> Files:
     document = {
         "info": {"description": description, "version": about.fingerprint},
         "licenses": [],
-        "images": pictures,
+        "images": entries,
         "annotations": annotations,
         "categories": [
             {"id": c + 1, "name": name, "supercategory": name} for c, name in enumerate(about.classes)
@@ -222,9 +212,6 @@ def brush_rle(mask: NDArray[np.bool_]) -> list[int]:
 
     Bits, high first: 32 number of values, 5 word size - 1, four times 4 a size of a run length - 1; then per run
     1 (a run of equal values), 2 the index of its size, its length - 1 in that size, 8 the value.
-
-    Args:
-        mask: (H, W) bool.
 
     Returns:
         The bytes as numbers 0..255.

@@ -111,9 +111,8 @@ def run_predict(request: PredictRequest) -> None:
     pool: Executor = WorkerPool(workers) if request.crf else ThreadPoolExecutor(1)
     written = 0
     if request.max_pixels is not None:
-        Image.MAX_IMAGE_PIXELS = -(
-            -request.max_pixels // 2
-        )  # Pillow refuses what has more than twice as many
+        # Pillow refuses what has more than twice as many.
+        Image.MAX_IMAGE_PIXELS = -(-request.max_pixels // 2)
     with progress_bar(len(own), "predict", "img") as bar, pool:
 
         def predicted() -> Iterator[Predicted]:
@@ -154,19 +153,18 @@ def claim(
         UserError: the folder holds masks made with other settings, foreign files under names of results, or links
             that lead out of it.
     """
-    out.hold(map(_mask_name, images))
+    masks = [f"{image.id}.png" for image in images]
+    out.hold(masks)
     record = out.place(RECORD)
     if not force:
-        changed = differences(_read_record(record), settings) if record.exists() else []
-        if changed:
-            raise UserError(
-                f"{record}: its masks were made with other settings ({listed(changed)}); "
-                "give another --out, or --force to replace them"
-            )
-        overlays = map(_overlay_name, images) if overlay and not record.exists() else ()
-        results = map(out.place, (*map(_mask_name, images), *overlays))
+        results = masks
+        if record.exists():
+            _check_same(record, settings)
+        elif overlay:
+            results = [*masks, *(f"{image.id}.overlay.jpg" for image in images)]
         # A link that leads nowhere is somebody's too.
-        foreign = [str(path) for path in results if os.path.lexists(path) and mask_note(path) is None]
+        there = [path for path in map(out.place, results) if os.path.lexists(path)]
+        foreign = [str(path) for path in there if mask_note(path) is None]
         if foreign:
             raise UserError(
                 f"{len(foreign)} result file(s) exist and are none of this program's: {listed(foreign, ', ')}; "
@@ -176,6 +174,18 @@ def claim(
         write_text(record, json.dumps({"schema": 1, "settings": settings}, indent=1, ensure_ascii=False))
     except OSError as error:
         raise UserError(f"--out {out.root}: not writable ({error.strerror}); give another folder") from None
+
+
+def _check_same(record: Path, settings: Mapping[str, Any]) -> None:
+    try:
+        changed = differences(parse_json(record.read_bytes())["settings"], settings)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{record}: not the record of a prediction ({error}); --force replaces it") from None
+    if changed:
+        raise UserError(
+            f"{record}: its masks were made with other settings ({listed(changed)}); "
+            "give another --out, or --force to replace them"
+        )
 
 
 def write_result(item: Predicted) -> None:
@@ -209,7 +219,7 @@ def _predict(
         "photograph": hashlib.sha256(data).hexdigest(),
         "tags": None if tags is None else list(tags),
     }
-    mask, overlay = out.place(_mask_name(image)), out.place(_overlay_name(image))
+    mask, overlay = out.place(f"{image.id}.png"), out.place(f"{image.id}.overlay.jpg")
     if not request.force and mask_note(mask) == note and (overlay.exists() or not request.overlay):
         return None
     pixels = decode_image(data, image.source)
@@ -244,29 +254,11 @@ def _open_predictor(request: PredictRequest) -> tuple[Predictor, RunConfig]:
 
 
 def _record(predictor: Predictor, *, tagged: bool) -> dict[str, Any]:
-    """All that the masks depend on beside the images and their tags."""
+    """All that the masks depend on besides the images and their tags."""
     settings: dict[str, Any] = asdict(predictor.settings) | {"scales": list(predictor.settings.scales)}
     del settings["tile"]  # the same result within rounding
     settings["crf"] = [CRF_PRESET, CRF_ITERATIONS, settings.pop("crf_max_side")] if settings["crf"] else None
     return {"network": predictor.identity, "classes": list(predictor.classes), "tagged": tagged, **settings}
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        settings = parse_json(path.read_bytes())["settings"]
-        if not isinstance(settings, dict):
-            raise ValueError("its settings are none")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the record of a prediction ({error}); --force replaces it") from None
-    return settings
-
-
-def _mask_name(image: InputImage) -> str:
-    return f"{image.id}.png"
-
-
-def _overlay_name(image: InputImage) -> str:
-    return f"{image.id}.overlay.jpg"
 
 
 def _failure_text(failures: Sequence[tuple[InputImage, Exception]]) -> str:

@@ -14,12 +14,9 @@ from wsss.errors import UserError, listed
 
 @dataclass(frozen=True, order=True)
 class InputImage:
-    """One image to be predicted.
+    """One image to be predicted: its file, and its name as a relative path with its extension.
 
-    Attributes:
-        name: relative path with ``/`` and with its extension: below the folder or the fixed part of the pattern that
-            named it, or the bare file name.
-        source: the file.
+    The name is below the folder or the fixed part of the pattern that named the image, or the bare file name.
     """
 
     name: str
@@ -32,13 +29,9 @@ class InputImage:
 
 
 def find_images(items: Sequence[str], out: Path) -> tuple[list[InputImage], list[str]]:
-    """List what files, folders (with all below them) and glob patterns name.
+    """List what files, folders (with all below them) and glob patterns name; what lies in ``out`` is left out.
 
     Nothing is opened, and nothing is left out for its extension: what is no image fails by name later.
-
-    Args:
-        items: as given by the user.
-        out: the folder of the results; what lies in it is left out.
 
     Returns:
         The images sorted by name, each once; and sentences on what was left out.
@@ -112,15 +105,10 @@ def _below(folder: Path, base: Path) -> Iterator[InputImage]:
 def read_tags(
     path: Path | None, images: Sequence[InputImage], classes: Sequence[str]
 ) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """Class indices by the image's name, for those that the file names.
-
-    Args:
-        path: a CSV ``image,tags`` as a data set's labels.csv, or None: no image is restricted.
-        images: to be predicted; matched by name, as written below their folder.
-        classes: C names.
+    """The classes that each image can show, by the image's name, from a CSV ``image,tags`` as a data set's labels.csv.
 
     Returns:
-        Sorted indices 0..C-1 by name, and a note on images without a row: they are not restricted.
+        Sorted indices 0..C-1, and a note on images without a row: they can show any class.
 
     Raises:
         UserError: not such a CSV, a tag that is no class, an image named twice, or none named at all.

@@ -7,9 +7,11 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from stages.commands.finished import FinishedRun
@@ -18,7 +20,6 @@ from wsss.crf import PRESETS, dense_crf
 from wsss.errors import UserError
 from wsss.resize import View, label_map, label_probability, resize_image, resize_maps, working_size
 from wsss.store.files import file_sha256
-from wsss.store.json_files import parse_json
 
 UInt8 = NDArray[np.uint8]
 CRF_PRESET = "deeplab"
@@ -69,6 +70,16 @@ def crf_labels(given: CrfInput) -> UInt8:
     return np.asarray(given.labels[posterior.argmax(0)], dtype=np.uint8)
 
 
+class Metadata(msgspec.Struct):
+    """What is read of an exported network's metadata, each entry JSON."""
+
+    classes: tuple[str, ...]
+    scales: Annotated[tuple[Annotated[float, Meta(gt=0, le=8)], ...], Meta(min_length=1)]
+    flip: bool
+    max_side: Annotated[int, Meta(ge=0)]
+    crf_max_side: Annotated[int, Meta(ge=0)]
+
+
 class Predictor(ABC):
     """A network with settings.
 
@@ -88,12 +99,7 @@ class Predictor(ABC):
         """(H, W, 3), uint8 or float32 in [0, 1] -> (L, h, w) float32 logits, L = C + 1."""
 
     def labels(self, image: UInt8, allowed: NDArray[np.bool_] | None) -> UInt8:
-        """Labels at the working size.
-
-        Args:
-            image: (H, W, 3).
-            allowed: (L,) the labels to choose from; None: all.
-        """
+        """(H, W, 3) -> labels at the working size, from those that ``allowed`` (L,) names; None: all."""
         size = self.settings.working_size(image)
         return label_map(self._views(resize_image(image, size)), size, allowed=allowed)
 
@@ -124,12 +130,7 @@ def scaled_image(image: UInt8, scale: float) -> NDArray[np.generic]:
 
 
 class RunPredictor(Predictor):
-    """The segmentation network of a finished run.
-
-    Args:
-        run: the run.
-        settings: how to predict.
-    """
+    """The segmentation network of a finished run."""
 
     def __init__(self, run: FinishedRun, settings: Settings) -> None:
         from stages.training import load_deployed
@@ -181,9 +182,7 @@ class RunPredictor(Predictor):
 class OnnxPredictor(Predictor):
     """A network that `export --format onnx` wrote, run by onnxruntime: needs no run and no torch.
 
-    Args:
-        path: the file.
-        given: settings in place of those in the model's metadata; ``tile`` is not used.
+    Settings are those in its metadata, or ``given``; ``tile`` is not used.
 
     Raises:
         UserError: onnxruntime is missing, or the file is no model of this program.
@@ -208,7 +207,8 @@ class OnnxPredictor(Predictor):
         except Exception as error:  # onnxruntime raises its own kinds, which share no base
             raise UserError(f"--onnx {path}: cannot be loaded ({_reason(error)})") from None
         self._path = path
-        self.classes, own = self._metadata()
+        own = msgspec.structs.asdict(self._metadata())
+        self.classes = own.pop("classes")
         self.settings = Settings(**(own | given))
         self.identity = f"onnx:{file_sha256(path)[:16]}"
 
@@ -227,8 +227,7 @@ class OnnxPredictor(Predictor):
             )
         return result
 
-    def _metadata(self) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """Classes and settings that the model brings."""
+    def _metadata(self) -> Metadata:
         try:
             texts = dict(self._session.get_modelmeta().custom_metadata_map)
             if texts.get("wsss") != METADATA_SCHEMA:
@@ -236,20 +235,12 @@ class OnnxPredictor(Predictor):
                     f"--onnx {self._path}: lacks the metadata of this program (wsss = {METADATA_SCHEMA}); "
                     "expected what `export RUN --format onnx` wrote"
                 )
-            names = ("classes", "scales", "flip", "max_side", "crf_max_side")
-            classes, scales, flip, *sides = (parse_json(texts[name]) for name in names)
-            if not isinstance(flip, bool) or not all(type(side) is int and side >= 0 for side in sides):
-                raise ValueError("flip, max_side or crf_max_side")
-            if not scales or not all(0 < scale <= 8 for scale in scales):
-                raise ValueError("scales")
-            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-                raise ValueError("classes")
-        except (KeyError, TypeError, ValueError) as error:
+            values = {name: msgspec.json.decode(texts[name]) for name in Metadata.__struct_fields__}
+            return msgspec.convert(values, Metadata)
+        except (KeyError, UnicodeDecodeError, msgspec.MsgspecError) as error:
             raise UserError(
                 f"--onnx {self._path}: its metadata is missing or damaged ({error}); export it again"
             ) from None
-        own = {"scales": tuple(scales), "flip": flip, "max_side": sides[0], "crf_max_side": sides[1]}
-        return tuple(classes), own
 
 
 def run_settings(config: Config, **given: Any) -> Settings:
