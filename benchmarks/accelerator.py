@@ -21,9 +21,8 @@ import torch
 from benchmarks.report import CLASSES, DISTINCT, SIZE, make_data
 from benchmarks.rows import Row, report
 from data import open_dataset
-from stages import plan
+from stages import Context, plan
 from stages.cams import compute
-from stages.context import Context
 from stages.training import network_groups, training_network
 from wsss.cams import class_activation_views, label_probabilities
 from wsss.config import Config, DataConfig, SegmentConfig, TrainConfig, load_config

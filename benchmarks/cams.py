@@ -24,8 +24,8 @@ from benchmarks.prepared import arguments, enlarged, sample_session
 from benchmarks.rows import Row, report
 from data import Sample
 from data.images import read_image
+from stages import Context
 from stages.cams import compute
-from stages.context import Context
 from stages.training import load_multi_exit
 from wsss.cams import cam_grid
 from wsss.memory import keep_freed_memory

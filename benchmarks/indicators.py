@@ -24,7 +24,7 @@ from wsss.crf import PRESETS, dense_crf, probabilities, pseudo_mask
 from wsss.metrics import THRESHOLDS, Counts, confusion_counts, mask_scores, seed_labels
 from wsss.metrics.indicators import agreement, colour_information, edge_alignment, gradient_ranks
 from wsss.resize import resize_maps
-from wsss.runtime.pool import WorkerPool, cpu_cores
+from wsss.runtime.pool import cpu_cores, look_ahead, worker_processes
 from wsss.runtime.progress import progress_bar
 from wsss.store.artifacts import Artifact
 
@@ -101,8 +101,8 @@ def collected(
 
 
 def _in_pool(measure: Callable[[Sample], Found], samples: Sequence[Sample]) -> Iterator[Found]:
-    with WorkerPool(cpu_cores()) as pool:
-        yield from pool.map(measure, samples)
+    with worker_processes(cpu_cores(), measure) as submit:
+        yield from look_ahead(submit, samples, depth=4 * cpu_cores())
 
 
 def _truth(sample: Sample) -> NDArray[np.uint8]:

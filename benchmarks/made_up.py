@@ -18,8 +18,7 @@ from stages.commands.report.measure import measured_artifact, place_of, scored_i
 from stages.commands.session import Request, Session, bring_overview_up_to_date, open_session, refresh_report
 from wsss.metrics import THRESHOLDS
 from wsss.store.artifacts import Arrays, write_artifact
-from wsss.store.files import write_text
-from wsss.store.json_files import sealed_json
+from wsss.store.files import write_sealed_json
 
 SIZE = (24, 32)
 GRID = (6, 8)
@@ -56,7 +55,11 @@ def finish_run(root: Path, workspace: Path) -> Session:
         "refine": lambda: _masks(train),
         "segment": lambda: _predictions(val),
     }
-    groups = {"segment": {"predicting_exits": {"blocks": np.zeros(0, np.uint8)}}}
+    groups = {
+        "cams": {"label_free": {"threshold": np.asarray(0.3)}},
+        "refine": {"seed": {"threshold": np.asarray(0.3)}},
+        "segment": {"predicting_exits": {"blocks": np.zeros(0, np.uint8)}},
+    }
     for name, planned in session.planned.items():
         write_artifact(planned.path, planned.stamp, groups=groups.get(name), images=make[name]())
         if name != "classify":
@@ -77,7 +80,7 @@ def _measure_some(session: Session, planned: Planned) -> None:
             values[key] = (column * (len(ids) // len(few) + 1))[: len(ids)]
     values |= {"images": len(ids), "scored_images": len(ids), "per_image.id": ids}
     place = place_of(planned, session.config, session.dataset, session.workspace.root)
-    write_text(place.path, sealed_json(values))
+    write_sealed_json(place.path, values)
 
 
 def _many_links(root: Path, scale: float) -> None:

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from data import Sample, open_dataset
 from data.loading import whole_image
-from stages.commands.finished import FinishedRun, open_run
 from stages.commands.report.page import signed
 from stages.training import load_multi_exit
+from stages.workspace import FinishedRun, open_run
 from wsss.cams import FusionRule, class_activation_views, fused_cams
 from wsss.config import RefineConfig
 from wsss.errors import UserError

@@ -21,8 +21,8 @@ from benchmarks.prepared import arguments, enlarged, sample_session
 from benchmarks.rows import Row, report
 from data import Sample
 from data.images import read_image
+from stages import Context
 from stages.commands.session import Session
-from stages.context import Context
 from stages.refine import compute
 from wsss.crf import PRESETS, dense_crf, probabilities
 from wsss.metrics import confusion_counts, mask_scores

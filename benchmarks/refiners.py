@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from data import Sample, open_dataset
-from stages.commands.finished import FinishedRun, open_run
-from stages.local_refining import LocalRefiner, local_seeds
-from stages.refine import CrfRefiner, Seed, SeedReader, decide, seed_threshold
+from stages.refine import Seed, crf_posterior, decide, local_posterior, local_side, read_seed, seed_threshold
+from stages.workspace import FinishedRun, open_run
 from wsss.config import RefineConfig
 from wsss.errors import UserError
 from wsss.metrics import confusion_counts, mask_scores
@@ -60,7 +60,7 @@ class _Method:
         self,
         title: str,
         unsure: float,
-        seeds: SeedReader,
+        seeds: Callable[[Sample], Seed],
         posterior: Callable[[Seed], NDArray[np.float32]],
         clock: Callable[[], float],
         labels: int,
@@ -133,23 +133,20 @@ def measured(
 
 
 def _crf(config: RefineConfig, cams: Artifact, background: float, labels: int) -> _Method:
-    seeds = SeedReader(cams, config.max_side, background)
-    refiner = CrfRefiner(seeds, config)
-    return _Method(
-        f"crf, {config.preset}", config.unsure, seeds, refiner.posterior, time.process_time, labels
-    )
+    seeds = partial(read_seed, cams, max_side=config.max_side, background=background)
+    posterior = partial(crf_posterior, config=config)
+    return _Method(f"crf, {config.preset}", config.unsure, seeds, posterior, time.process_time, labels)
 
 
 def _local(
     config: RefineConfig, cams: Artifact, background: float, labels: int, device: torch.device
 ) -> _Method:
-    seeds = local_seeds(cams, config, background)
-    refiner = LocalRefiner(seeds, config, device)
-    title = f"local, {config.iterations} iterations at {seeds.max_side}"
+    side = local_side(config)
+    seeds = partial(read_seed, cams, max_side=side, background=background)
+    posterior = partial(local_posterior, config=config, device=device)
+    title = f"local, {config.iterations} iterations at {side}"
     clock = time.process_time if device.type == "cpu" else time.perf_counter
-    return _Method(
-        title, config.local_unsure, seeds, lambda seed: refiner.posterior(seed).cpu().numpy(), clock, labels
-    )
+    return _Method(title, config.local_unsure, seeds, posterior, clock, labels)
 
 
 def _take_turns(methods: Sequence[_Method], samples: Sequence[Sample], background: float) -> None:

@@ -2,10 +2,8 @@
 
 import hashlib
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,8 @@ from tqdm import tqdm
 from data.images import decode_image, read_bytes
 from data.masks import Facts, Mask
 from wsss.errors import UserError, listed
-from wsss.runtime.interrupt import check
-from wsss.store.files import set_aside, write_text
-from wsss.store.json_files import parse_sealed, sealed_json
+from wsss.runtime.pool import in_order
+from wsss.store.files import is_kept, is_sealed, parse_json, write_sealed_json
 
 _SCHEMA = "wsss-index-2"
 
@@ -69,7 +66,6 @@ def index_files(
     problems: list[str] = []
     try:
         for job, found in _examine_all(todo, progress):
-            check()
             if isinstance(found, Facts):
                 memory[job.key] = (stamps[job.key], found)
             else:
@@ -107,13 +103,10 @@ def _stamp(path: Path) -> _Stamp:
 def _examine_all(jobs: Sequence[_Job], progress: bool) -> Iterator[tuple[_Job, Facts | UserError]]:
     if not jobs:
         return
-    pool = ThreadPoolExecutor(os.cpu_count())  # threads: Pillow and hashlib release the GIL
-    try:
-        found = pool.map(_examine, jobs)
-        bar = tqdm(found, total=len(jobs), desc="checking files", unit="file", disable=not progress)
-        yield from zip(jobs, bar, strict=True)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    # Threads: Pillow and hashlib release the GIL.
+    found = in_order(_examine, jobs, threads=os.cpu_count() or 1)
+    bar = tqdm(found, total=len(jobs), desc="checking files", unit="file", disable=not progress)
+    yield from zip(jobs, bar, strict=True)
 
 
 def _examine(job: _Job) -> Facts | UserError:
@@ -157,23 +150,14 @@ def _unwritable(cache: Path, error: OSError) -> UserError:
 def _load(cache: Path, root: Path, *, writable: bool) -> _Memory:
     """Read the cache; a missing, damaged or foreign one is empty, and every file is checked anew."""
     try:
-        stored = _sealed(cache, writable=writable)
+        if not (is_kept(cache, "every file is checked again") if writable else is_sealed(cache)):
+            return {}
+        stored = parse_json(cache.read_bytes())
         if (stored["schema"], stored["root"]) != (_SCHEMA, str(root.absolute())):
             return {}
         return {key: _entry(value) for key, value in stored["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-
-
-def _sealed(cache: Path, *, writable: bool) -> Any:
-    """The content of the cache's file; one that has changed since it was written is set aside where that may be."""
-    content = cache.read_bytes()
-    try:
-        return parse_sealed(content)
-    except ValueError as error:
-        done = f"set aside as {set_aside(cache).name}" if writable else "not used"
-        print(f"{cache}: not as written ({error}); {done}, every file is checked anew", file=sys.stderr)
-        raise
 
 
 def _entry(value: Any) -> tuple[_Stamp, Facts]:
@@ -192,6 +176,6 @@ def _save(memory: _Memory, cache: Path, root: Path) -> None:
     }
     stored = {"schema": _SCHEMA, "root": str(root.absolute()), "files": files}
     try:
-        write_text(cache, sealed_json(stored))
+        write_sealed_json(cache, stored)
     except OSError as error:
         raise _unwritable(cache, error) from error

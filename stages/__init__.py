@@ -3,9 +3,11 @@
     classify -> cams -> refine -> segment
 
 An artifact is named by what it depends on (see `wsss.store.artifacts.Stamp`), so a stage is up to date exactly when
-its file exists. The three weak stages are handed a view of the data without masks.
+its file exists. The three weak stages are handed a view of the data without masks. Stage NAME is the function `compute`
+of ``stages/NAME.py``, the section [NAME] of the configuration, and the folder ``artifacts/NAME``.
 """
 
+import importlib
 import importlib.metadata
 import json
 import time
@@ -16,21 +18,42 @@ from pathlib import Path
 from typing import Any
 
 from data import Dataset
-from stages.context import Context, checkpoint_of
-from stages.integrity import (
-    record_path,
-    remove_leftovers,
-    set_aside_damaged,
-    set_aside_unfinished,
-    tidy,
-    write_record,
-)
 from wsss.config import Config, TrainConfig, to_tree
 from wsss.errors import UserError
 from wsss.model.weights import weights_identity
 from wsss.runtime import distributed
-from wsss.store.artifacts import Stamp
-from wsss.store.files import exclusive
+from wsss.store.artifacts import (
+    DamagedArtifactError,
+    Stamp,
+    checkpoint_of,
+    parts_of,
+    record_of,
+    remove_leftovers,
+    tidy,
+    verify,
+)
+from wsss.store.files import exclusive, is_kept, set_aside, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a stage is handed.
+
+    Attributes:
+        config: the whole resolved configuration.
+        data: the samples the stage may see; masks are there under full supervision alone.
+        inputs: artifact paths by stage name.
+        output: final path of the artifact that the stage writes.
+        stamp: of that artifact.
+        log: writes an event to the run's log.
+    """
+
+    config: Config
+    data: Dataset
+    inputs: Mapping[str, Path]
+    output: Path
+    stamp: Stamp
+    log: Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -38,42 +61,18 @@ class Stage:
     """One step of the pipeline.
 
     Attributes:
-        name: of the file in `stages`, of the configuration's section, of the artifact's kind.
+        name: see above.
         version: raised whenever the same inputs give another result than before.
-        compute: writes the artifact; imports what it needs when it is called, so that the command line is quick.
+        network: whether it computes with a network, so that ``run.precision`` changes its result.
         inputs: the stages whose artifacts it reads.
         view: the part of the data it may see.
     """
 
     name: str
     version: int
-    compute: Callable[[Context], None]
+    network: bool
     inputs: Callable[[Config], tuple[str, ...]]
     view: Callable[[Config, Dataset], Dataset]
-
-
-def _classify(context: Context) -> None:
-    from stages.classify import compute
-
-    compute(context)
-
-
-def _cams(context: Context) -> None:
-    from stages.cams import compute
-
-    compute(context)
-
-
-def _refine(context: Context) -> None:
-    from stages.refine import compute
-
-    compute(context)
-
-
-def _segment(context: Context) -> None:
-    from stages.segment import compute
-
-    compute(context)
 
 
 def _weak_training(config: Config, dataset: Dataset) -> Dataset:
@@ -94,10 +93,10 @@ def _segment_inputs(config: Config) -> tuple[str, ...]:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("classify", 3, _classify, lambda _: (), _weak_training),
-    Stage("cams", 4, _cams, lambda _: ("classify",), _weak_training),
-    Stage("refine", 1, _refine, lambda _: ("cams",), _weak_training),
-    Stage("segment", 5, _segment, _segment_inputs, _segment_view),
+    Stage("classify", 4, True, lambda _: (), _weak_training),
+    Stage("cams", 5, True, lambda _: ("classify",), _weak_training),
+    Stage("refine", 2, False, lambda _: ("cams",), _weak_training),
+    Stage("segment", 6, True, _segment_inputs, _segment_view),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
@@ -120,15 +119,28 @@ class Planned:
         """Whether the artifact is there."""
         return self.path.exists()
 
-    @property
-    def record(self) -> Path:
-        """How the artifact was computed (seconds, time, software) and its checksum: a JSON file beside it."""
-        return record_path(self.path)
+
+def with_precision(config: Config) -> Config:
+    """The configuration with ``run.precision = "auto"`` decided for its device: what changes bits has a name.
+
+    Raises:
+        UserError: the device is not available here.
+    """
+    if config.run.precision != "auto":
+        return config
+    # Imports torch, which a run whose precision is known does without until it computes.
+    from wsss.runtime.device import choose_device, choose_precision
+
+    chosen = choose_precision(config.run, choose_device(config.run.device))
+    return replace(config, run=replace(config.run, precision="bf16" if chosen.itemsize == 2 else "fp32"))
 
 
 def plan(config: Config, dataset: Dataset, workspace: Path) -> tuple[Planned, ...]:
     """The stages that this configuration needs, in order, each with its artifact's name."""
-    needed = _needed(config)
+    config = with_precision(config)
+    needed = {STAGES[-1].name}
+    for stage in reversed(STAGES):
+        needed |= set(stage.inputs(config)) if stage.name in needed else set()
     digests: dict[Callable[[Config, Dataset], Dataset], str] = {}  # three stages have one view
     planned: dict[str, Planned] = {}
     for stage in STAGES:
@@ -143,6 +155,7 @@ def plan(config: Config, dataset: Dataset, workspace: Path) -> tuple[Planned, ..
             data=digests[stage.view],
             config=_section(config, stage.name),
             inputs={name: planned[name].stamp.fingerprint for name in stage.inputs(config)},
+            precision=config.run.precision if stage.network else "",
             classes=dataset.classes,
             software=software_versions(),
         )
@@ -178,13 +191,11 @@ def execute(
     Raises:
         UserError: an input is missing.
     """
+
+    def waiting(lock: str) -> None:
+        say(f"{planned.name}: another process computes this; waiting for it (it holds {lock})")
+
     inputs = {name: everything[name] for name in planned.stage.inputs(config)}
-    if distributed.leads():
-        _set_aside_damaged([planned], say)
-        if planned.cached and not force:
-            tidy(planned.path, checkpoint_of(planned.path))
-            return distributed.agreed(False)
-        _set_aside_damaged(inputs.values(), say)
     context = Context(
         config=config,
         data=planned.stage.view(config, dataset),
@@ -193,36 +204,41 @@ def execute(
         stamp=planned.stamp,
         log=log,
     )
-    if not distributed.leads():
-        return _help(planned, context)
-    _require(inputs, planned.name)
-    with exclusive(
-        planned.path, lambda: say(f"{planned.name}: another process computes this; waiting for it")
-    ):
+    if not distributed.leads():  # does its part of the work, if the leader says that there is work
+        if needed := distributed.agreed(False):
+            _compute(replace(context, log=lambda _: None))
+        return needed
+    _set_aside_damaged([planned], waiting, say)
+    if planned.cached and not force:
+        tidy(planned.path)
+        return distributed.agreed(False)
+    _set_aside_damaged(inputs.values(), waiting, say)
+    if missing := [name for name, item in inputs.items() if not item.cached]:
+        raise UserError(
+            f"stage {planned.name} needs the result of {missing[0]}, which is not cached for this configuration; "
+            f"`run` computes everything that is missing, `stage {missing[0]}` that stage alone"
+        )
+    with exclusive(planned.path, waiting):
         if planned.cached and not force:
             return distributed.agreed(False)
         remove_leftovers(planned.path)
-        set_aside_unfinished(planned.path, context.checkpoint, planned.name, say)
+        for path in (*sorted(parts_of(planned.path).glob("*.h5")), checkpoint_of(planned.path)):
+            is_kept(path, "that part is computed again", lambda text: say(f"{planned.name}: {text}"))
         distributed.agreed(True)
         started = time.monotonic()
         log({"stage": planned.name, "event": "start", "fingerprint": planned.stamp.fingerprint})
-        planned.stage.compute(context)
-        _record(planned, time.monotonic() - started)
-        context.checkpoint.unlink(missing_ok=True)
+        _compute(context)
+        record = {
+            "stage": planned.name,
+            "fingerprint": planned.stamp.fingerprint,
+            "seconds": round(time.monotonic() - started, 3),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "software": dict(planned.stamp.software),
+            "material": planned.stamp.material,
+        }
+        write_json(record_of(planned.path), record)
+        checkpoint_of(planned.path).unlink(missing_ok=True)
         log({"stage": planned.name, "event": "done", "fingerprint": planned.stamp.fingerprint})
-    return True
-
-
-def _set_aside_damaged(items: Iterable[Planned], say: Callable[[str], None]) -> None:
-    for item in items:
-        set_aside_damaged(item.path, item.stamp.fingerprint, item.name, say)
-
-
-def _help(planned: Planned, context: Context) -> bool:
-    """What every process but the leader does: its part of the work, if the leader says that there is work."""
-    if not distributed.agreed(False):
-        return False
-    planned.stage.compute(replace(context, log=lambda _: None))
     return True
 
 
@@ -238,26 +254,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return changed
 
 
+@cache
 def software_versions() -> dict[str, str]:
     """Versions of what results depend on."""
     names = ("torch", "torchvision", "timm", "numpy", "h5py", "pydensecrf2", "pillow")
-    return {name: _version(name) for name in names}
-
-
-@cache
-def _version(name: str) -> str:
-    return importlib.metadata.version(name)
-
-
-def _needed(config: Config) -> set[str]:
-    """The stages that lead to the segmentation network."""
-    inputs = {stage.name: stage.inputs(config) for stage in STAGES}
-    needed, queue = set(), [STAGES[-1].name]
-    while queue:
-        name = queue.pop()
-        needed.add(name)
-        queue += inputs[name]
-    return needed
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _section(config: Config, name: str) -> dict[str, Any]:
@@ -269,27 +270,33 @@ def _section(config: Config, name: str) -> dict[str, Any]:
     return tree
 
 
-def _require(inputs: Mapping[str, Planned], name: str) -> None:
-    missing = [item.name for item in inputs.values() if not item.cached]
-    if missing:
-        raise UserError(
-            f"stage {name} needs the result of {missing[0]}, which is not cached for this configuration; "
-            f"`run` computes everything that is missing, `stage {missing[0]}` that stage alone"
-        )
+def _compute(context: Context) -> None:
+    # Found by its name: the command line must not import torch, and the stages import this file.
+    importlib.import_module(f"stages.{context.stamp.stage}").compute(context)
 
 
-def _record(planned: Planned, seconds: float) -> None:
-    record = {
-        "stage": planned.name,
-        "fingerprint": planned.stamp.fingerprint,
-        "seconds": round(seconds, 3),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "software": dict(planned.stamp.software),
-        "material": planned.stamp.material,
-    }
-    write_record(planned.path, record)
+def _set_aside_damaged(
+    items: Iterable[Planned], waiting: Callable[[str], None], say: Callable[[str], None]
+) -> None:
+    """Rename what stands under an artifact's name and is none, so that it is computed again."""
+    for item in items:
+        if _damage(item) is not None:
+            with exclusive(item.path, waiting):  # another process may be computing it again: look once more
+                if (error := _damage(item)) is not None:
+                    aside = set_aside(item.path).name
+                    say(f"{item.name}: {error}; set aside as {aside}, will be computed again")
+
+
+def _damage(item: Planned) -> DamagedArtifactError | None:
+    """What is wrong with an artifact; None where nothing is, or where there is none."""
+    try:
+        if item.cached:
+            verify(item.path, item.stamp.fingerprint)
+    except DamagedArtifactError as error:
+        return error
+    return None
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else text[:12] + "..."

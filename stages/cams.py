@@ -8,10 +8,13 @@ Writes per image
 - ``confidence`` (C,) float16: the classifier's probability of every class, averaged over the views;
 - ``agreement`` (2, T) float16: kappa of the seeds of upright and mirrored, and of small and large views, at every
   threshold of the sweep; NaN where there are no such views. Only here are the views at hand.
-- ``colour_information`` (T,) float16: that of the seed at every threshold, for the label-free choice.
+- ``colour_information`` (T,) float16: that of the seed at every threshold, for the label-free choice;
+
+and as group ``label_free`` that choice: ``threshold`` float64, the background score at which colour information (see
+`wsss.metrics.indicators`), averaged over all images, is largest; NaN where no image has a tag.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,20 +23,19 @@ from torch import Tensor
 
 from data import Sample
 from data.loading import whole_image
-from stages.context import Context
+from stages import Context
 from stages.training import check_cam_exits, load_deployed, load_multi_exit
 from wsss.cams import CamViews, class_activation_views
 from wsss.memory import reusing_memory
 from wsss.metrics import THRESHOLDS
-from wsss.metrics.indicators import agreement_curve, colour_information_curve
+from wsss.metrics.indicators import agreement_curve, colour_information_curve, label_free_threshold
 from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
 from wsss.quantised import quantised
 from wsss.resize import resize_image
 from wsss.runtime.device import autocast, choose_device, choose_integers, choose_precision
-from wsss.runtime.interrupt import check
 from wsss.runtime.pool import in_order, loader_workers
 from wsss.runtime.progress import progress_bar
-from wsss.store.artifacts import Arrays, write_sharded
+from wsss.store.artifacts import Arrays, Artifact, Groups, write_sharded
 
 TRIALS = 8
 """Photographs on which CAMs of a network in integers are compared with its own."""
@@ -53,12 +55,17 @@ def compute(context: Context) -> None:
 
     def produce(ids: Sequence[str]) -> Iterator[Arrays]:
         images = reusing_memory(samples[image_id] for image_id in ids)
-        for arrays in in_order(work, images, threads=threads):
-            check()
-            yield arrays
+        yield from in_order(work, images, threads=threads)
+
+    def of_shards(shards: Sequence[Artifact]) -> Groups:
+        return label_free(
+            shard.read(image_id, "colour_information") for shard in shards for image_id in shard.ids
+        )
 
     with progress_bar(len(samples), context.stamp.stage, "img") as bar:
-        write_sharded(context.output, context.stamp, list(samples), produce, done=bar.update)
+        write_sharded(
+            context.output, context.stamp, list(samples), produce, groups=of_shards, done=bar.update
+        )
 
 
 class _Work:
@@ -143,6 +150,15 @@ def _mean_difference(work: _Work, other: _Work, samples: Sequence[Sample]) -> fl
         one, two = (each.views(image, sample.tags).cams() for each in (work, other))
         distances.append(float((one - two).abs().mean()))
     return float(np.mean(distances))
+
+
+def label_free(curves: Iterable[NDArray[np.floating]]) -> Groups:
+    """The group of that name, from the images' curves (T,) of colour information."""
+    total = np.zeros(len(THRESHOLDS))
+    for curve in curves:
+        total += curve.astype(np.float64)
+    chosen = label_free_threshold(total)
+    return {"label_free": {"threshold": np.asarray(np.nan if chosen is None else chosen, np.float64)}}
 
 
 def _pixels(image: Tensor) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 Writes ``network/*`` (the deployed network) and ``exits/*``.
 """
 
-from stages.context import Context
+from stages import Context
 from stages.training import fit, network_groups
 from wsss.runtime import distributed
 from wsss.store.artifacts import write_artifact

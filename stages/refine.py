@@ -1,47 +1,33 @@
-"""The seed's threshold: as configured, or chosen without ground truth.
+"""Stage 3: pseudo-masks of the training images: a dense CRF in worker processes, or local refinement on the device.
 
-What both methods of stage `refine` share: what they start from, and what they end with.
+Writes per image ``masks`` (H, W) uint8 at the image's size, 255 where uncertain: what the segmenter learns from; and
+``labels`` (H, W) uint8, the most probable label everywhere: what is scored. Group ``seed`` holds ``threshold`` float64,
+the background score that refinement started from.
 
-Stage 3: pseudo-masks of the training images: a dense CRF in a pool of processes, or local refinement on the device.
-
-Writes per image ``masks`` (H, W) uint8 at the photograph's size, 255 where unsure: what the segmenter learns
-from; and ``labels`` (H, W) uint8, the most probable label everywhere: what is scored.
+The CRF's worker processes import this file, so torch is imported where local refinement begins.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data import Sample
 from data.images import read_image
-from stages.context import Context
+from stages import Context
 from wsss.config import RefineConfig
 from wsss.crf import PRESETS, dense_crf, probabilities, pseudo_mask
-from wsss.metrics import THRESHOLDS
-from wsss.metrics.indicators import label_free_threshold
 from wsss.resize import resize_image, resize_labels, resize_maps, working_size
-from wsss.runtime.interrupt import check
-from wsss.runtime.pool import ServingPool, pool_workers
+from wsss.runtime.pool import Submit, look_ahead, pool_workers, worker_processes, worker_threads
 from wsss.runtime.progress import progress_bar
 from wsss.store.artifacts import Arrays, Artifact, write_sharded
 
-
-def seed_threshold(config: RefineConfig, cams: Artifact) -> float:
-    """The background score that the seed and its refinement start from.
-
-    With ``threshold = "label-free"`` it is the one at which colour information (see `wsss.metrics.indicators`),
-    averaged over all training images, is largest; ``background`` where no image has a tag.
-    """
-    if config.threshold == "fixed":
-        return config.background
-    total = np.zeros(len(THRESHOLDS))
-    for image_id in cams.ids:
-        total += cams.read(image_id, "colour_information").astype(np.float64)
-    chosen = label_free_threshold(total)
-    return config.background if chosen is None else chosen
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -49,10 +35,10 @@ class Seed:
     """What a refiner is given of one image.
 
     Attributes:
-        image: (h, w, 3) uint8, the photograph at the working size.
+        image: (h, w, 3) uint8, the image at the working size.
         probability: (K + 1, h, w) float32 over background and the tagged classes, sums to 1.
         labels: (K + 1,) int64, their mask values; the first is 0.
-        full: (H, W) of the photograph.
+        full: (H, W) of the image.
     """
 
     image: NDArray[np.uint8]
@@ -61,28 +47,71 @@ class Seed:
     full: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class SeedReader:
-    """Reads photographs and CAMs; picklable, and safe in threads.
+def compute(context: Context) -> None:
+    """Compute and write the artifact."""
+    samples = {sample.id: sample for sample in context.data.samples}
+    config = context.config.refine
+    with (
+        closing(Artifact(context.inputs["cams"])) as cams,
+        progress_bar(len(samples), context.stamp.stage, "img") as bar,
+    ):
+        background = seed_threshold(config, cams)
+        context.log({"stage": context.stamp.stage, "event": "threshold", "background": background})
+        groups = {"seed": {"threshold": np.asarray(background, np.float64)}}
+        with _refiner(context, cams, background) as (submit, depth):
 
-    Attributes:
-        cams: the artifact of stage `cams`.
-        max_side: long side of the working size at most.
-        background: the background score.
+            def produce(ids: Sequence[str]) -> Iterator[Arrays]:
+                return look_ahead(submit, (samples[image_id] for image_id in ids), depth=depth)
+
+            write_sharded(
+                context.output,
+                context.stamp,
+                list(samples),
+                produce,
+                groups=lambda _: groups,
+                done=bar.update,
+            )
+
+
+@contextmanager
+def _refiner(
+    context: Context, cams: Artifact, background: float
+) -> Iterator[tuple[Submit[Sample, Arrays], int]]:
+    """What takes samples, and how many may be under way: where writing is slower, masks do not pile up."""
+    config = context.config.refine
+    if config.method == "crf":
+        workers = pool_workers(context.config.run)
+        with worker_processes(workers, partial(refine_by_crf, cams, config, background)) as submit:
+            yield submit, 4 * workers
+    else:
+        from wsss.runtime.device import choose_device
+
+        device = choose_device(context.config.run.device)
+        threads = 1 if device.type == "cpu" else 4  # a CPU needs its cores for the refinement of one image
+        with worker_threads(threads, partial(refine_locally, cams, config, background, device)) as submit:
+            yield submit, 2 * threads
+
+
+def seed_threshold(config: RefineConfig, cams: Artifact) -> float:
+    """The background score that the seed and its refinement start from.
+
+    As configured, or with ``threshold = "label-free"`` the one that stage `cams` has stored; ``background`` where no
+    image has a tag.
     """
+    if config.threshold == "fixed":
+        return config.background
+    chosen = float(cams.group("label_free")["threshold"])
+    return config.background if np.isnan(chosen) else chosen
 
-    cams: Artifact
-    max_side: int
-    background: float
 
-    def __call__(self, sample: Sample) -> Seed:
-        """The seed of a sample."""
-        image = read_image(sample.image)
-        full = (image.shape[0], image.shape[1])
-        size = working_size(*full, self.max_side)
-        maps = resize_maps(self.cams.read(sample.id, "maps"), size)
-        labels = np.concatenate([[0], self.cams.read(sample.id, "classes").astype(np.int64) + 1])
-        return Seed(resize_image(image, size), probabilities(maps, self.background), labels, full)
+def read_seed(cams: Artifact, sample: Sample, *, max_side: int, background: float) -> Seed:
+    """The seed of a sample, its long side at most ``max_side``. Safe in threads."""
+    image = read_image(sample.image)
+    full = (image.shape[0], image.shape[1])
+    size = working_size(*full, max_side)
+    maps = resize_maps(cams.read(sample.id, "maps"), size)
+    labels = np.concatenate([[0], cams.read(sample.id, "classes").astype(np.int64) + 1])
+    return Seed(resize_image(image, size), probabilities(maps, background), labels, full)
 
 
 def decide(seed: Seed, posterior: NDArray[np.float32], unsure: float) -> Arrays:
@@ -91,80 +120,41 @@ def decide(seed: Seed, posterior: NDArray[np.float32], unsure: float) -> Arrays:
     return {"masks": resize_labels(mask, seed.full), "labels": resize_labels(best, seed.full)}
 
 
-AHEAD = 4
-"""Images under way per worker: where writing is slower than the CRF, finished masks do not pile up."""
-Produce = Callable[[Sequence[str]], Iterator[Arrays]]
+def refine_by_crf(cams: Artifact, config: RefineConfig, background: float, sample: Sample) -> Arrays:
+    """The arrays of a sample, by a dense CRF on its processor core."""
+    seed = read_seed(cams, sample, max_side=config.max_side, background=background)
+    return decide(seed, crf_posterior(seed, config), config.unsure)
 
 
-def compute(context: Context) -> None:
-    """Compute and write the artifact."""
-    cams = Artifact(context.inputs["cams"])
-    background = seed_threshold(context.config.refine, cams)
-    context.log({"stage": context.stamp.stage, "event": "threshold", "background": background})
-    method = {"crf": _by_crf, "local": _locally}[context.config.refine.method]
-    method(context, cams, background)
+def crf_posterior(seed: Seed, config: RefineConfig) -> NDArray[np.float32]:
+    """(K + 1, h, w) float32."""
+    return dense_crf(seed.image, seed.probability, PRESETS[config.preset], iterations=config.iterations)
 
 
-def _locally(context: Context, cams: Artifact, background: float) -> None:
-    # Imported here: the CRF's processes import this file, and need no torch.
-    from stages.local_refining import LocalRefiner, local_seeds
-    from wsss.runtime.device import choose_device
-
-    samples = {sample.id: sample for sample in context.data.samples}
-    config = context.config.refine
-    seeds = local_seeds(cams, config, background)
-    refiner = LocalRefiner(seeds, config, choose_device(context.config.run.device))
-
-    def produce(ids: Sequence[str]) -> Iterator[Arrays]:
-        return refiner([samples[image_id] for image_id in ids])
-
-    _write(context, produce)
+def refine_locally(
+    cams: Artifact, config: RefineConfig, background: float, device: "torch.device", sample: Sample
+) -> Arrays:
+    """The arrays of a sample, by local refinement on the device."""
+    seed = read_seed(cams, sample, max_side=local_side(config), background=background)
+    return decide(seed, local_posterior(seed, config, device), config.local_unsure)
 
 
-def _by_crf(context: Context, cams: Artifact, background: float) -> None:
-    samples = {sample.id: sample for sample in context.data.samples}
-    config = context.config.refine
-    refiner = CrfRefiner(SeedReader(cams, config.max_side, background), config)
-    workers = pool_workers(context.config.run)
-    ahead = AHEAD * workers
-    with ServingPool(workers, refiner) as pool:
-
-        def produce(ids: Sequence[str]) -> Iterator[Arrays]:
-            waiting = deque(pool.hand(samples[image_id]) for image_id in ids[:ahead])
-            try:
-                for image_id in ids[ahead:]:
-                    check()
-                    yield waiting.popleft().result()
-                    waiting.append(pool.hand(samples[image_id]))
-                while waiting:
-                    check()
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
-
-        _write(context, produce)
+def local_side(config: RefineConfig) -> int:
+    """Long side of what local refinement works on: small, since its reach is in pixels (docs/refiners.md)."""
+    return min(config.local_side, config.max_side)
 
 
-def _write(context: Context, produce: Produce) -> None:
-    ids = [sample.id for sample in context.data.samples]
-    with progress_bar(len(ids), context.stamp.stage, "img") as bar:
-        write_sharded(context.output, context.stamp, ids, produce, done=bar.update)
+def local_posterior(seed: Seed, config: RefineConfig, device: "torch.device") -> NDArray[np.float32]:
+    """(K + 1, h, w) float32 of the image at most ``config.max_side`` large."""
+    import torch
+    import torch.nn.functional as F
 
+    from wsss.par import refine_local
 
-@dataclass(frozen=True)
-class CrfRefiner:
-    """Turns one sample's CAMs into its pseudo-mask; pickled to each worker once."""
-
-    seeds: SeedReader
-    config: RefineConfig
-
-    def __call__(self, sample: Sample) -> Arrays:
-        """The arrays ``masks`` and ``labels`` of a sample, both (H, W) uint8."""
-        seed = self.seeds(sample)
-        return decide(seed, self.posterior(seed), self.config.unsure)
-
-    def posterior(self, seed: Seed) -> NDArray[np.float32]:
-        """(K + 1, h, w) float32."""
-        preset = PRESETS[self.config.preset]
-        return dense_crf(seed.image, seed.probability, preset, iterations=self.config.iterations)
+    with torch.inference_mode():
+        image = torch.from_numpy(seed.image).to(device).permute(2, 0, 1).float() / 255
+        probability = torch.from_numpy(seed.probability).to(device)[None]
+        refined = refine_local(image, probability, iterations=config.iterations)
+        size = working_size(*seed.full, config.max_side)
+        posterior = F.interpolate(refined, size=size, mode="bilinear", align_corners=False)[0]
+        return posterior.cpu().numpy()

@@ -7,6 +7,7 @@ the overview ``predictions`` (H, W) uint8 at the photograph's size, the deployed
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,13 +17,13 @@ from torch import Tensor
 from data import Sample
 from data.dataset import overview_samples
 from data.loading import MaskSource, PseudoMasks, TruthMasks, whole_image
-from stages.context import Context
+from stages import Context
 from stages.training import fit, network_groups
 from wsss.cams import exit_probabilities, label_probabilities
 from wsss.errors import UserError, listed
 from wsss.memory import reusing_memory
 from wsss.model.folding import folded
-from wsss.model.multi_exit import MultiExitNetwork
+from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
 from wsss.resize import resize_labels
 from wsss.runtime.device import autocast, choose_device, choose_precision
 from wsss.runtime.interrupt import check
@@ -48,15 +49,22 @@ def compute(context: Context) -> None:
     blocks = [block + 1 for block in network.blocks] if config.mea else []
     groups = network_groups(network) | {"predicting_exits": {"blocks": np.asarray(blocks, np.uint8)}}
     samples = {sample.id: sample for sample in predicted}
-    predict = _Predicting(context, network.eval(), exits=bool(blocks))
+    predict = partial(_predicted, context, network.eval(), folded(network.deploy()), exits=bool(blocks))
+
+    def produce(ids: Sequence[str]) -> Iterator[Arrays]:
+        for image_id in reusing_memory(ids):
+            check()
+            yield predict(samples[image_id])
+
     with progress_bar(len(samples), "predict", "img") as bar:
-
-        def produce(ids: Sequence[str]) -> Iterator[Arrays]:
-            for image_id in reusing_memory(ids):
-                check()
-                yield predict(samples[image_id])
-
-        write_sharded(context.output, context.stamp, list(samples), produce, groups=groups, done=bar.update)
+        write_sharded(
+            context.output,
+            context.stamp,
+            list(samples),
+            produce,
+            groups=lambda _: groups,
+            done=bar.update,
+        )
 
 
 def _mask_source(context: Context, samples: Sequence[Sample]) -> MaskSource:
@@ -71,28 +79,21 @@ def _mask_source(context: Context, samples: Sequence[Sample]) -> MaskSource:
     return TruthMasks()
 
 
-class _Predicting:
+def _predicted(
+    context: Context, network: MultiExitNetwork, deployed: PlainNetwork, sample: Sample, *, exits: bool
+) -> Arrays:
     """What the deployed network says about an image, and with ``exits`` what each exit does about validation."""
-
-    def __init__(self, context: Context, network: MultiExitNetwork, *, exits: bool) -> None:
-        self.config = context.config.segment
-        self.device = choose_device(context.config.run.device)
-        self.precision = choose_precision(context.config.run, self.device)
-        self.network = network
-        self.deployed = folded(network.deploy())
-        self.split = context.config.data.val_split if exits else None
-
-    def __call__(self, sample: Sample) -> Arrays:
-        """The arrays of a sample."""
-        image = whole_image(sample, self.config.max_side).to(self.device)
-        scales, flip = self.config.test_scales, self.config.test_flip
-        with autocast(self.device, self.precision), torch.inference_mode():
-            deployed = label_probabilities(self.deployed, image, scales=scales, flip=flip)
-            arrays = {"predictions": _labels(deployed, sample)}
-            if sample.split == self.split:
-                found = exit_probabilities(self.network, image, scales=scales, flip=flip)
-                arrays["exit_predictions"] = np.stack([_labels(each, sample) for each in found])
-        return arrays
+    config = context.config.segment
+    device = choose_device(context.config.run.device)
+    image = whole_image(sample, config.max_side).to(device)
+    scales, flip = config.test_scales, config.test_flip
+    with autocast(device, choose_precision(context.config.run, device)), torch.inference_mode():
+        probability = label_probabilities(deployed, image, scales=scales, flip=flip)
+        arrays = {"predictions": _labels(probability, sample)}
+        if exits and sample.split == context.config.data.val_split:
+            found = exit_probabilities(network, image, scales=scales, flip=flip)
+            arrays["exit_predictions"] = np.stack([_labels(each, sample) for each in found])
+    return arrays
 
 
 def _labels(probability: Tensor, sample: Sample) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from data import Dataset
 from data.loading import MaskSource, TrainingViews, training_batches
-from stages.context import Context
+from stages import Context
 from wsss.config import CamsConfig, RunConfig, SegmentConfig, TrainConfig
 from wsss.errors import UserError
 from wsss.losses import loss_terms
@@ -21,7 +21,7 @@ from wsss.model.folding import folded
 from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork, classification_network, segmentation_network
 from wsss.runtime.device import choose_device, choose_precision
 from wsss.runtime.pool import loader_workers
-from wsss.store.artifacts import Artifact, DamagedArtifactError
+from wsss.store.artifacts import Artifact, DamagedArtifactError, checkpoint_of
 from wsss.train import Training, load_arrays, state_arrays, steps_in_epoch, train
 
 PROJECTED_CHANNELS = 64
@@ -53,7 +53,7 @@ def fit(
         objective=lambda outputs, tags, labels, progress: loss_terms(
             outputs, tags, labels, config=config, weight_seg=weight_seg, progress=progress
         ),
-        checkpoint=context.checkpoint,
+        checkpoint=checkpoint_of(context.output),
         stamp=context.stamp,
         label=stage,
         log=lambda means: context.log({"stage": stage, **means}),

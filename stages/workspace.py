@@ -2,8 +2,8 @@
 
 <workspace>/artifacts/<stage>/<fingerprint>.h5    and .json: how it was computed
 <workspace>/scores/                               scores by what they depend on
-<workspace>/files-<data set>.json                 a data set's checked files, and .listing: its samples
-<workspace>/<run>/config.toml, run.json, log.jsonl, overview.png
+<workspace>/files-<data set>.json                 a data set's checked files
+<workspace>/<run>/config.toml, run.json, log.jsonl, overview.png, report.html, report.json
 """
 
 import hashlib
@@ -11,37 +11,54 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
 
 from stages import Planned
-from stages.integrity import read_record
 from wsss.config import Config, load_config, to_toml
-from wsss.errors import UserError
+from wsss.errors import UserError, listed
+from wsss.store.artifacts import SCHEMA, Artifact, read_record, verify
 from wsss.store.files import (
     OutputFolder,
     append,
     is_being_written,
+    is_locked,
     is_temporary,
+    parse_json,
     remove_remains,
     set_aside,
     temporary_path,
+    write_json,
     write_text,
 )
-from wsss.store.json_files import parse_json
 
 RESERVED = ("artifacts", "scores")
+_Fingerprint: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+
+
+class _Entry(msgspec.Struct):
+    """What run.json says of a finished stage, at the least."""
+
+    fingerprint: _Fingerprint
+    material: dict[str, Any]
+
+
+class _Record(msgspec.Struct):
+    """What run.json holds, at the least."""
+
+    stages: dict[str, _Entry] = {}
+    planned: dict[str, _Fingerprint] = {}
+    preset: dict[str, Any] = {}
+    classes: list[str] = []
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A workspace folder.
-
-    Attributes:
-        root: the folder.
-    """
+    """A workspace folder."""
 
     root: Path
 
@@ -103,11 +120,7 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Run:
-    """One named run: which artifacts belong to it, under which configuration.
-
-    Attributes:
-        folder: of the run.
-    """
+    """The folder of a named run: which artifacts belong to it, under which configuration."""
 
     folder: Path
 
@@ -121,24 +134,29 @@ class Run:
         """The picture."""
         return self.folder / "overview.png"
 
+    @property
+    def _record_file(self) -> Path:
+        return self.folder / "run.json"
+
     def record(self) -> dict[str, Any]:
         """The run's run.json; empty where there is none.
 
         Raises:
             UserError: it cannot be read.
         """
-        path = self.folder / "run.json"
-        if not path.exists():
+        if not self._record_file.exists():
             return {}
         try:
-            return _checked_record(parse_json(path.read_bytes()))
+            record: dict[str, Any] = parse_json(self._record_file.read_bytes())
+            msgspec.convert(record, _Record)
+            return record
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{path}: damaged ({error}); `run_pipeline.py run --name '{self.folder.name}'` sets it aside and "
-                "writes it anew, nothing is computed twice"
+                f"{self._record_file}: damaged ({error}); `run_pipeline.py run --name '{self.folder.name}'` sets it "
+                "aside and writes it again, nothing is computed twice"
             ) from None
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Set a damaged run.json aside, and remove what a killed command left half written.
 
         Raises:
@@ -149,15 +167,23 @@ class Run:
         OutputFolder(self.folder.parent).hold(f"{name}/" for name in names)
         remove_remains(self.folder)
         try:
-            self.record()
+            record = self.record()
         except UserError:
-            path = self.folder / "run.json"
-            print(f"{path}: damaged; set aside as {set_aside(path).name}, it is written anew")
+            aside = set_aside(self._record_file).name
+            print(f"{self._record_file}: damaged; set aside as {aside}, it is written again")
+            return
+        if any(entry["material"].get("schema") != SCHEMA for entry in record.get("stages", {}).values()):
+            print(
+                f"note: the results of run {self.folder.name} are of an earlier version of this program; they are "
+                "computed from scratch (`prune` removes the old ones)"
+            )
 
     def announce(self, stages: Mapping[str, Planned]) -> None:
         """Write down which artifacts the run is going to make, so that `prune` spares what is half done."""
-        record = {"schema": 1, "stages": {}} | self.record() | {"planned": _fingerprints(stages)}
-        write_text(self.folder / "run.json", json.dumps(record, indent=1, ensure_ascii=False))
+        write_json(
+            self._record_file,
+            {"schema": 1, "stages": {}} | self.record() | {"planned": _fingerprints(stages)},
+        )
 
     def save(
         self,
@@ -186,7 +212,7 @@ class Run:
             "preset": dict(preset),
             "stages": entries,
         }
-        write_text(self.folder / "run.json", json.dumps(record, indent=1, ensure_ascii=False))
+        write_json(self._record_file, record)
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one event to log.jsonl."""
@@ -196,6 +222,88 @@ class Run:
             file.write(json.dumps(stamped, ensure_ascii=False) + "\n")
 
 
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run with its configuration and what its run.json says; the data set it was made from may be gone.
+
+    Attributes:
+        run: its folder.
+        workspace: where its artifacts are.
+        config: resolved, as it was last run.
+        stages: by name, what run.json says of each finished stage.
+    """
+
+    run: Run
+    workspace: Workspace
+    config: Config
+    stages: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.run.folder.name
+
+    def path(self, stage: str) -> Path:
+        """Where a stage's artifact is.
+
+        Raises:
+            UserError: the run has none, its file is gone, or an earlier version of this program wrote it; the message
+                names the command that computes it.
+        """
+        command = (
+            f"`run_pipeline.py run --name '{self.name}' --workspace '{self.workspace.root}'` computes it"
+        )
+        if stage not in self.stages:
+            raise UserError(
+                f"run {self.name}: it has no result of stage {stage} ({self.run.folder / 'run.json'}); {command}"
+            )
+        entry = self.stages[stage]
+        path = self.workspace.root / "artifacts" / stage / f"{entry['fingerprint']}.h5"
+        if not path.exists():
+            raise UserError(f"run {self.name}: the result of stage {stage} is gone ({path}); {command}")
+        if entry["material"].get("schema") != SCHEMA:
+            raise UserError(
+                f"run {self.name}: the result of stage {stage} is of an earlier version of this program; {command} "
+                "from scratch"
+            )
+        return path
+
+    def artifact(self, stage: str) -> Artifact:
+        """A stage's artifact. Raises as `path`, and DamagedArtifactError."""
+        path, fingerprint = self.path(stage), self.stages[stage]["fingerprint"]
+        verify(path, fingerprint)
+        return Artifact(path, fingerprint=fingerprint)
+
+
+def open_run(folder: Path, name: str, overrides: Sequence[str] = ()) -> FinishedRun:
+    """Find a run by its name.
+
+    Args:
+        folder: the workspace.
+        name: of the run.
+        overrides: ``run.key=value`` texts: where and how to compute. What was computed cannot be changed here.
+
+    Raises:
+        UserError: there is no such run, or an override of another section.
+    """
+    workspace = Workspace(folder.expanduser().resolve())
+    run = workspace.run(name)
+    if not (run.config_file.exists() and (run.folder / "run.json").exists()):
+        known = listed([item.folder.name for item in workspace.runs()], ", ")
+        raise UserError(
+            f"{name}: no such run in {workspace.root}; expected one of: {known or 'there is none yet'} "
+            "(another place: --workspace DIR)"
+        )
+    foreign = [text for text in overrides if not text.strip().startswith("run.")]
+    if foreign:
+        raise UserError(
+            f"--set {foreign[0]}: a finished run is used as it is; only run.device, run.precision and "
+            "run.workers can be set here"
+        )
+    config = load_config(run.config_file, overrides)
+    return FinishedRun(run, workspace, config, run.record().get("stages", {}))
+
+
 def computed(item: Planned) -> dict[str, Any]:
     """How an artifact was computed: seconds, time, software; empty where that record is gone."""
     record = read_record(item.path)
@@ -203,7 +311,7 @@ def computed(item: Planned) -> dict[str, Any]:
 
 
 def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
-    """Remove what no run names: artifacts with their records, checkpoints and measures, remains of dead processes,
+    """Remove what no run names: artifacts with their records, checkpoints and scores, remains of dead processes,
     and what is remembered of data sets that no run uses.
 
     Returns:
@@ -216,26 +324,26 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
     records = [run.record() for run in workspace.runs()]
     named = {entry["fingerprint"] for record in records for entry in record.get("stages", {}).values()}
     named |= {fingerprint for record in records for fingerprint in record.get("planned", {}).values()}
-    removed = []
-    for path in sorted((workspace.root / "artifacts").glob("*/*")):
-        if path.name.split(".")[0] in named and not _is_remains(path):
-            continue
-        if _in_use(path):
-            continue
-        removed.append((path, _size(path)))
+    unused = [path for path in sorted(workspace.root.glob("*")) if _is_remains(path)]
     for path in sorted((workspace.root / "scores").glob("*")):
         if _is_remains(path) or not named & set(path.stem.split("-")):
-            removed.append((path, _size(path)))
-    removed += [(path, _size(path)) for path in sorted(workspace.root.glob("*")) if _is_remains(path)]
-    removed += [(path, _size(path)) for path in _unused_listings(workspace)]
+            unused.append(path)
+    for path in sorted((workspace.root / "artifacts").glob("*/*")):
+        fingerprint = path.name.split(".")[0]
+        if (fingerprint not in named or _is_remains(path)) and not is_locked(
+            path.parent / f"{fingerprint}.h5"
+        ):
+            unused.append(path)
+    unused += _unused_indexes(workspace)
+    removed = [(path, _size(path)) for path in unused]
     if not dry_run:
-        for path, _ in removed:
+        for path in unused:
             is_folder = path.is_dir() and not path.is_symlink()
             shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
     return removed
 
 
-def _unused_listings(workspace: Workspace) -> list[Path]:
+def _unused_indexes(workspace: Workspace) -> list[Path]:
     """What is kept of the files of data sets that no run was made from."""
     used = set()
     for run in workspace.runs():
@@ -244,37 +352,8 @@ def _unused_listings(workspace: Workspace) -> list[Path]:
         except UserError:  # a first run under way has no configuration yet
             return []
         used.add(workspace.file_index(root))
-    kept = [
-        *workspace.root.glob("files-*.json"),
-        *workspace.root.glob("files-*.listing"),
-    ]  # the latter: of older versions
-    return sorted(path for path in kept if path not in used)
-
-
-def _checked_record(record: Any) -> dict[str, Any]:
-    """A run.json whose parts are what they should be. Raises ValueError."""
-    if not isinstance(record, dict):
-        raise ValueError("not an object")
-    kinds = {"stages": dict, "planned": dict, "preset": dict, "classes": list}
-    wrong = [key for key, kind in kinds.items() if not isinstance(record.get(key, kind()), kind)]
-    entries = record.get("stages", {}) if not wrong else {}
-    wrong += [name for name, entry in entries.items() if not _is_entry(entry)]
-    wrong += [name for name, value in record.get("planned", {}).items() if not _is_fingerprint(value)]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)}: not what this program writes")
-    return record
-
-
-def _is_entry(entry: Any) -> bool:
-    return (
-        isinstance(entry, dict)
-        and _is_fingerprint(entry.get("fingerprint"))
-        and isinstance(entry.get("material"), dict)
-    )
-
-
-def _is_fingerprint(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value) is not None
+    kept = [path for kind in ("files-*.json", "files-*.listing") for path in workspace.root.glob(kind)]
+    return sorted(path for path in kept if path not in used)  # .listing: of earlier versions
 
 
 def _fingerprints(stages: Mapping[str, Planned]) -> dict[str, str]:
@@ -286,21 +365,6 @@ def _is_remains(path: Path) -> bool:
     if is_temporary(path):
         return not is_being_written(path)
     return bool(re.search(r"\.damaged-\d+$|\.lock$", path.name))
-
-
-def _in_use(path: Path) -> bool:
-    """Whether a living process writes this, seen from the lock beside the artifact."""
-    import fcntl
-
-    lock = path.parent / f"{path.name.split('.')[0]}.h5.lock"
-    if not lock.exists():
-        return False
-    with append(lock) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _size(path: Path) -> int:

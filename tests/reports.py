@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from data import Sample
 from data.images import read_image
+from stages.cams import label_free
 from stages.commands.session import Session, open_session, refresh_report
 from tests.pipelines import request
 from wsss.cams import cam_grid
@@ -15,7 +16,7 @@ from wsss.config import DataConfig
 from wsss.metrics import THRESHOLDS
 from wsss.metrics.indicators import colour_information_curve
 from wsss.resize import resize_image, resize_maps
-from wsss.store.artifacts import Arrays, write_artifact
+from wsss.store.artifacts import Arrays, Groups, write_artifact
 
 EXITS = {3: 6, 4: 2}
 """Blocks with a shallower exit, and by how many pixels more it is off."""
@@ -60,10 +61,16 @@ def write_made_up(session: Session, shift: int, stages: tuple[str, ...]) -> None
         "refine": lambda: _masks(train, shift),
         "segment": lambda: _predictions(val, shift),
     }
-    groups = {"segment": {"predicting_exits": {"blocks": np.asarray(sorted(EXITS), np.uint8)}}}
+    groups: dict[str, Groups] = {
+        "refine": {"seed": {"threshold": np.asarray(session.config.refine.background)}},
+        "segment": {"predicting_exits": {"blocks": np.asarray(sorted(EXITS), np.uint8)}},
+    }
     for stage in stages:
         planned = session.planned[stage]
-        write_artifact(planned.path, planned.stamp, groups=groups.get(stage), images=make[stage]())
+        images = list(make[stage]())
+        if stage == "cams":
+            groups[stage] = label_free(arrays["colour_information"] for _, arrays in images)
+        write_artifact(planned.path, planned.stamp, groups=groups.get(stage), images=images)
 
 
 def moved(sample: Sample, shift: int) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from data.images import decode_image, decode_mask
 from tests.trees import make_folder_tree, write_csv
 from wsss.config import DataConfig
 from wsss.errors import UserError
-from wsss.store.json_files import parse_sealed, sealed_json
+from wsss.store.files import parse_json, write_sealed_json
 
 
 @pytest.fixture
@@ -87,12 +87,13 @@ def test_one_file_as_image_and_as_mask_is_kept_apart(tmp_path: Path, decoded: li
 
 def spoil(*keys: str, value: object) -> Callable[[Path], None]:
     def change(cache: Path) -> None:
-        stored = parse_sealed(cache.read_bytes())
+        stored = parse_json(cache.read_bytes())
+        del stored["sha256"]
         at = stored
         for key in keys[:-1]:
             at = at[key]
         at[keys[-1]] = value
-        cache.write_text(sealed_json(stored))
+        write_sealed_json(cache, stored)
 
     return change
 
@@ -121,11 +122,11 @@ def test_a_damaged_or_foreign_cache_is_rebuilt(
     config = make_folder_tree(tmp_path / "d", n_train=3, n_val=0)
     cache = tmp_path / "cache.json"
     first = open_dataset(config, cache=cache)
-    whole = parse_sealed(cache.read_bytes())
+    whole = parse_json(cache.read_bytes())
     damage(cache)
     assert open_dataset(config, cache=cache) == first
     assert len(decoded) == 12
-    mended = parse_sealed(cache.read_bytes())
+    mended = parse_json(cache.read_bytes())
     assert mended.keys() == whole.keys()
     assert len(mended["files"]) == 6
 

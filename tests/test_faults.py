@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -13,14 +12,10 @@ import pytest
 from data.images import read_image
 from run_pipeline import EXIT_USER_ERROR
 from stages.commands.terminal import explained, printable
-from tests.pipelines import SETTINGS
-from tests.trees import make_folder_tree
-from torture.faults import limited
 from torture.fuzz.hostile import IMAGES
 from torture.tiny import ROOT
 from wsss.config import load_config
 from wsss.errors import UserError
-from wsss.runtime.pool import require_descriptors
 from wsss.store.artifacts import DamagedArtifactError
 
 
@@ -74,41 +69,6 @@ def test_toml_beyond_all_bounds_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.toml").write_text(text)
     with pytest.raises(UserError):
         load_config(tmp_path / "c.toml")
-
-
-@pytest.mark.parametrize(("limit", "workers"), [(8, 1), (20, 1), (20, 0)])
-def test_too_few_open_files_are_refused_before_anything_is_computed(
-    tmp_path: Path, limit: int, workers: int
-) -> None:
-    data = make_folder_tree(tmp_path / "data", n_train=3, n_val=1)
-    command = [sys.executable, str(ROOT / "run_pipeline.py"), "run", "--workspace", str(tmp_path / "ws")]
-    for setting in (f"data.root={data.root}", *SETTINGS, f"run.workers={workers}"):
-        command += ["--set", setting]
-    ended = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=limited(resource.RLIMIT_NOFILE, limit),
-    )
-    assert ended.returncode == EXIT_USER_ERROR, ended.stderr
-    message = ended.stderr[ended.stderr.index("error: ") :]
-    assert f"`ulimit -n` is {limit}" in message
-    assert len(message.splitlines()) <= 3
-    assert not list((tmp_path / "ws" / "artifacts").rglob("*.h5"))
-
-
-def test_each_worker_needs_open_files_of_its_own() -> None:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
-    try:
-        require_descriptors(loading=4, pool=20)
-        with pytest.raises(UserError, match="worker processes: 20"):
-            require_descriptors(loading=20)
-        with pytest.raises(UserError, match="worker processes: 60"):
-            require_descriptors(pool=60, later=20)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from data.images import read_mask
 from run_pipeline import EXIT_USER_ERROR, main
-from stages.commands.finished import open_run
 from stages.commands.predict.predictors import RunPredictor, run_settings
+from stages.workspace import open_run
 from tests.networks import CHANNELS, tiny_backbone
 from tests.products import Product
 from wsss.model.heads import AsppHead

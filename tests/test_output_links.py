@@ -58,7 +58,7 @@ def test_a_link_in_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path, 
         assert path.read_text() == "ours"
         assert not path.is_symlink()
     (tmp_path / "a.lock").symlink_to(elsewhere / "lock")
-    with pytest.raises(OSError, match="symbolic links"), exclusive(tmp_path / "a", lambda: None):
+    with pytest.raises(OSError, match="symbolic links"), exclusive(tmp_path / "a"):
         pass
     assert untouched(elsewhere)
 

@@ -1,37 +1,32 @@
 """The whole pipeline on tiny data: caching, what each change recomputes, blindness to masks, same bits twice."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from stages import STAGE_NAMES
 from stages.commands.report.measure import measure
 from stages.commands.session import Request, open_session, run_all, run_prune, run_stage, show_status
-from stages.workspace import Workspace
-from tests.pipelines import request
-from tests.trees import make_folder_tree, make_voc_tree
+from stages.workspace import Workspace, open_run
+from tests.pipelines import hashes, request
+from tests.trees import make_folder_tree
 from wsss.config import DataConfig
 from wsss.errors import UserError
 from wsss.metrics import confusion_counts, mask_scores
-from wsss.store.artifacts import Artifact
+from wsss.metrics.indicators import label_free_threshold
+from wsss.store.artifacts import Artifact, DamagedArtifactError
 from wsss.store.files import temporary_path
 
-Hashes = dict[str, str]
+pytestmark = pytest.mark.slow
 
 
-def hashes(workspace: Path) -> Hashes:
-    """sha256 of every artifact, by stage and file name."""
-    files = sorted((workspace / "artifacts").glob("*/*.h5"))
-    return {f"{f.parent.name}/{f.name}": hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
-
-
-def computed_stages(before: Hashes, after: Hashes) -> list[str]:
-    new = {key.split("/")[0] for key in after.keys() - before.keys()}
+def computed_stages(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    new = {key.split("/")[1] for key in after.keys() - before.keys()}
     return [stage for stage in STAGE_NAMES if stage in new]
 
 
@@ -55,7 +50,7 @@ def workspace(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_a_run_leaves_artifacts_records_and_pictures(finished: Path, data: DataConfig) -> None:
-    assert [key.split("/")[0] for key in hashes(finished)] == sorted(STAGE_NAMES)
+    assert [key.split("/")[1] for key in hashes(finished)] == sorted(STAGE_NAMES)
     record = json.loads((finished / "tiny" / "run.json").read_text())
     assert list(record["stages"]) == list(STAGE_NAMES)
     assert record["stages"]["cams"]["scores"]["threshold_chosen_by"].startswith("the configuration")
@@ -99,7 +94,6 @@ def test_a_second_run_computes_nothing(
         ("cams.flip=false", ["cams", "refine", "segment"]),
         ("segment.weight_sr_f=0", ["segment"]),
         ("segment.supervision=full", ["segment"]),
-        ("run.precision=fp32", []),
         ("seed=1", list(STAGE_NAMES)),
     ],
 )
@@ -136,7 +130,7 @@ def test_a_stage_without_its_input_says_what_to_do(tmp_path: Path, data: DataCon
 
 def test_full_supervision_has_no_weak_stages(tmp_path: Path, data: DataConfig) -> None:
     run_all(request(data, tmp_path, "segment.supervision=full"))
-    assert [key.split("/")[0] for key in hashes(tmp_path)] == ["segment"]
+    assert [key.split("/")[1] for key in hashes(tmp_path)] == ["segment"]
     with pytest.raises(UserError, match=r"stage cams is not part.*'full'"):
         run_stage(request(data, tmp_path, "segment.supervision=full"), "cams", force=False)
 
@@ -203,13 +197,13 @@ def test_status_says_what_would_run_and_why(
     show_status(request(data, workspace, "refine.preset=psa"))
     lines = capsys.readouterr().out.splitlines()
     assert [("would run" in line) for line in lines] == [False, False, True, True]
-    assert 'config.preset: "irn" -> "psa"' in lines[2]
+    assert "config.preset: irn -> psa" in lines[2]
     assert "inputs.refine" in lines[3]
     show_status(request(data, workspace, name="other"))
     assert "cached" in capsys.readouterr().out
 
 
-def test_damaged_artifacts_are_set_aside_and_computed_anew(
+def test_damaged_artifacts_are_set_aside_and_computed_again(
     workspace: Path, data: DataConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = hashes(workspace)
@@ -219,6 +213,81 @@ def test_damaged_artifacts_are_set_aside_and_computed_anew(
     assert "set aside" in capsys.readouterr().out
     assert hashes(workspace) == before
     assert len(list(victim.parent.glob("*.damaged-*"))) == 1
+
+
+def as_if(monkeypatch: pytest.MonkeyPatch, *, bf16: bool) -> None:
+    """Pretend that this processor computes bfloat16, or not."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bf16, "amx_bf16": bf16})
+
+
+def test_precision_is_decided_before_results_get_their_names(
+    workspace: Path,
+    data: DataConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def names(*changes: str) -> dict[str, str]:
+        planned = open_session(request(data, workspace, *changes)).planned
+        return {name: item.stamp.fingerprint for name, item in planned.items()}
+
+    forced = {precision: names(f"run.precision={precision}") for precision in ("fp32", "bf16")}
+    assert not set(forced["fp32"].values()) & set(forced["bf16"].values())
+    for precision in ("fp32", "bf16"):
+        as_if(monkeypatch, bf16=precision == "bf16")
+        assert names("run.precision=auto") == forced[precision]
+    as_if(monkeypatch, bf16=False)
+    assert names("refine.preset=psa")["cams"] == names()["cams"]  # the run's own configuration says which
+    ran = open_session(Request(None, [], "tiny", workspace)).config.run.precision
+    assert f'precision = "{ran}"' in (workspace / "tiny" / "config.toml").read_text()
+    other = {"fp32": "bf16", "bf16": "fp32"}[ran]
+    as_if(monkeypatch, bf16=other == "bf16")
+    capsys.readouterr()
+    show_status(Request(None, ["run.precision=auto"], "tiny", workspace))
+    lines = capsys.readouterr().out.splitlines()
+    assert [f"precision: {ran} -> {other}" in line for line in lines] == [True, True, False, True]
+    assert all("would run" in line for line in lines)
+    show_status(Request(None, [], "tiny", workspace))  # another machine uses what the run used
+    assert capsys.readouterr().out.count("cached") == 4
+
+
+def test_a_workspace_of_an_earlier_version_is_computed_from_scratch(
+    workspace: Path, data: DataConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = workspace / "tiny" / "run.json"
+    record = json.loads(file.read_text())
+    for stage, entry in record["stages"].items():
+        entry["material"]["schema"] = 1
+        folder = workspace / "artifacts" / stage
+        for path in folder.glob("*.h5"):
+            path.rename(folder / f"{'0' * 16}.h5")
+        entry["fingerprint"] = "0" * 16
+    file.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"earlier version.*from scratch"):
+        open_run(workspace, "tiny").artifact("segment")
+    run_all(request(data, workspace))
+    assert "earlier version of this program; they are computed from scratch" in capsys.readouterr().out
+    open_run(workspace, "tiny").artifact("segment").close()
+
+
+def test_status_holds_every_artifact_against_its_checksum(workspace: Path, data: DataConfig) -> None:
+    show_status(request(data, workspace), check=True)
+    victim = next((workspace / "artifacts" / "refine").glob("*.h5"))
+    whole = bytearray(victim.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    victim.write_bytes(whole)
+    with pytest.raises(DamagedArtifactError, match=victim.name):
+        show_status(request(data, workspace), check=True)
+
+
+def test_the_threshold_is_decided_once_and_stored(workspace: Path, data: DataConfig) -> None:
+    session = open_session(request(data, workspace, "refine.threshold=label-free"))
+    cams = Artifact(session.planned["cams"].path)
+    curves = [cams.read(image_id, "colour_information").astype(np.float64) for image_id in cams.ids]
+    stored = float(cams.group("label_free")["threshold"])
+    assert stored == label_free_threshold(np.stack(curves).sum(0))
+    assert session.measures()["cams"]["threshold"] == stored
+    run_stage(request(data, workspace, "refine.threshold=label-free"), "refine", force=False)
+    assert float(Artifact(session.planned["refine"].path).group("seed")["threshold"]) == stored
 
 
 def test_prune_removes_what_no_run_names(
@@ -232,11 +301,11 @@ def test_prune_removes_what_no_run_names(
     assert before.items() <= hashes(workspace).items()
     run_prune(workspace, dry_run=False)
     left = hashes(workspace)
-    assert [key.split("/")[0] for key in left] == sorted(STAGE_NAMES)
+    assert [key.split("/")[1] for key in left] == sorted(STAGE_NAMES)
     assert computed_stages(left, before) == ["refine", "segment"]  # the old ones are gone
     assert not stale.exists()
     measured = [file.name.split("-")[:2] for file in (workspace / "scores").iterdir()]
-    assert {f"{stage}/{fingerprint}.h5" for stage, fingerprint in measured} <= left.keys()
+    assert {f"artifacts/{stage}/{fingerprint}.h5" for stage, fingerprint in measured} <= left.keys()
     assert len(measured) == 6  # all figures, and the single ones
     assert "removed artifacts" in capsys.readouterr().out
 
@@ -272,16 +341,6 @@ def test_prune_forgets_data_sets_that_no_run_uses(workspace: Path, data: DataCon
     assert not any(path.exists() for path in unused)
 
 
-@pytest.mark.parametrize("supervision", ["pseudo", "full"])
-def test_voc_layout_runs(tmp_path: Path, supervision: str) -> None:
-    data = make_voc_tree(tmp_path / "voc", n_train=4, n_val=2)
-    run_all(request(data, tmp_path / "ws", f"segment.supervision={supervision}"))
-    record = json.loads((tmp_path / "ws" / "tiny" / "run.json").read_text())
-    assert list(record["stages"]) == (list(STAGE_NAMES) if supervision == "pseudo" else ["segment"])
-    assert record["classes"] == ["aeroplane", "bicycle"]
-    assert record["stages"]["segment"]["scores"]["images"] == 2
-
-
 def test_the_u_shape_runs_in_both_networks(tmp_path: Path, data: DataConfig) -> None:
     shape = [
         f"{stage}.{setting}"
@@ -296,20 +355,6 @@ def test_the_u_shape_runs_in_both_networks(tmp_path: Path, data: DataConfig) -> 
     assert losses["classify"] >= {"cls", "sr_f", "sr_l"}
     assert losses["segment"] >= {"cls", "seg", "sr_l"}
     assert "sr_f" not in losses["segment"]  # a single exit in the encoder
-
-
-def test_data_without_any_mask_runs_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = make_folder_tree(tmp_path / "data", n_train=4, n_val=0, masks=False)
-    run_all(request(data, tmp_path / "ws"))
-    out = capsys.readouterr().out
-    assert "no masks to score against" in out
-    assert (tmp_path / "ws" / "tiny" / "overview.png").exists()
-
-
-def test_full_supervision_without_masks_is_refused(tmp_path: Path) -> None:
-    data = make_folder_tree(tmp_path / "data", n_train=4, n_val=0, masks=False)
-    with pytest.raises(UserError, match=r"segment\.supervision = 'full': 4 training images have no mask"):
-        run_all(request(data, tmp_path / "ws", "segment.supervision=full"))
 
 
 def test_a_workspace_that_cannot_be_written_is_named(tmp_path: Path, data: DataConfig) -> None:

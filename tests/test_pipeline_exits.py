@@ -9,8 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.multi_exit_cam import measured
-from stages.commands.finished import open_run
 from stages.commands.report.report import report_paths
 from stages.commands.session import Session, open_session, run_all, run_stage
 from tests.networks import tiny_multi_exit
@@ -105,25 +103,6 @@ def test_exits_that_the_classifier_lacks_are_refused_before_any_work(
 def test_a_single_stage_refuses_them_too(data: DataConfig, workspace: Path) -> None:
     with pytest.raises(UserError, match=r"cams\.exits = \[3\]"):
         cams_with(data, workspace, "cams.exits=[3]")
-
-
-def test_the_benchmark_scores_what_the_stage_would(data: DataConfig, workspace: Path) -> None:
-    run = open_run(workspace, "tiny")
-    scored, images = measured(run, None, 1.0)
-    assert images == 5
-    rows = {row.choice.title: row for row in scored}
-    assert list(rows) == [
-        *("deepest", "2", "4"),
-        *(f"{exits} + deepest, {rule}" for exits in ("2", "4", "2 + 4") for rule in ("mean", "product")),
-    ]
-    for title, change in (
-        ("deepest", ()),
-        ("4 + deepest, product", ("cams.exits=[4]", "cams.fusion=product")),
-        ("2 + 4 + deepest, mean", ("cams.exits=[2, 4]", "cams.fusion=mean")),
-    ):
-        values = cams_with(data, workspace, *change).measures()["cams"]
-        assert rows[title].curve.tolist() == pytest.approx(values["curve.miou"])
-        assert rows[title].configured == pytest.approx(values["miou"])
 
 
 def test_predictions_of_exits_are_stored_for_validation_images_alone(

@@ -15,8 +15,8 @@ from PIL import Image
 
 from data.images import read_image, read_mask
 from run_pipeline import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
-from stages.commands.finished import open_run
 from stages.commands.predict.predictors import CrfInput, RunPredictor, crf_labels, run_settings, scaled_image
+from stages.workspace import open_run
 from tests.products import Product
 from tests.trees import make_scene, voc_palette, write_jpeg
 from wsss.cams import resized

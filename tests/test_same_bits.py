@@ -5,9 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.pipelines import SETTINGS
+from tests.pipelines import ROOT, SETTINGS, hashes
 from tests.trees import make_folder_tree
-from torture.tiny import ROOT, hashes
 
 ELSEWHERE = {"LC_ALL": "C", "LANG": "C", "TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "7", "COLUMNS": "40"}
 HERE = {"LC_ALL": "C.UTF-8", "LANG": "de_DE.UTF-8", "TZ": "America/Lima", "PYTHONHASHSEED": "1"}

@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from wsss import IGNORE
 from wsss.resize import resize_image, resize_labels, working_size
-from wsss.store.json_files import parse_json
+from wsss.store.files import parse_json
 
 CELL = 220
 """Pixels of the long side of a picture in its cell."""

@@ -286,7 +286,7 @@ def _save(network: MultiExitNetwork, optimizer: torch.optim.Optimizer, job: Trai
         if value is not None
     }
     groups = {"network": state_arrays(network), "optimizer": moments, "progress": {"step": np.asarray(done)}}
-    write_artifact(job.checkpoint, job.stamp, groups=groups, sealed=True)
+    write_artifact(job.checkpoint, job.stamp, groups=groups)
 
 
 def _resume(network: MultiExitNetwork, optimizer: torch.optim.Optimizer, job: Training) -> int:

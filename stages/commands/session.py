@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from data import Dataset, open_dataset
-from stages import Planned, differences, execute, plan
+from stages import Planned, differences, execute, plan, with_precision
 from stages.commands.report.measure import Measures, measure
 from stages.commands.report.report import Subject, bring_up_to_date, flat, report_paths
 from stages.commands.report.wording import result
 from stages.commands.terminal import aligned, human_bytes, human_seconds
-from stages.integrity import verify
 from stages.workspace import Run, Workspace, computed, prune
 from wsss.config import Config, TrainConfig, load_config, to_toml, to_tree
 from wsss.errors import UserError
 from wsss.runtime import distributed
 from wsss.runtime.pool import require_descriptors_of_run
+from wsss.store.artifacts import verify
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,14 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
         )
     if writable:
         workspace.make()
-        run.mend()
+        run.repair()
     dataset = open_dataset(
         config.data,
         cache=workspace.file_index(config.data.root),
         writable=writable,
         progress=distributed.leads(),
     )
+    config = with_precision(config)
     planned = {item.name: item for item in plan(config, dataset, workspace.root)}
     return Session(config, dataset, planned, workspace, run, _preset(request, run))
 
@@ -263,7 +264,10 @@ def _preset(request: Request, run: Run) -> dict[str, Any]:
     if request.config is None:
         recorded: dict[str, Any] = run.record().get("preset", {})
         return recorded
-    return {"name": request.config.name, "config": flat(to_tree(load_config(request.config, [])))}
+    return {
+        "name": request.config.name,
+        "config": flat(to_tree(with_precision(load_config(request.config, [])))),
+    }
 
 
 def refresh_report(session: Session) -> Subject:

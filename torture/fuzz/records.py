@@ -5,11 +5,10 @@ from pathlib import Path
 
 from data import open_dataset
 from stages.commands.compare.command import run_compare
-from stages.commands.finished import open_run
 from stages.commands.predict.command import claim
 from stages.commands.report.measure import Measured, measure
 from stages.commands.session import open_session, show_status
-from stages.workspace import Workspace, prune
+from stages.workspace import Workspace, open_run, prune
 from tests.pipelines import request
 from tests.reports import made_up_run
 from tests.trees import make_folder_tree

@@ -6,10 +6,10 @@ Collective operations are torch.distributed's.
 """
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsss.errors import UserError
@@ -76,14 +76,14 @@ def together() -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
-        with _quiet():
+        with contextlib.nullcontext() if leads() else contextlib.redirect_stdout(io.StringIO()):
             yield
     except (RuntimeError, dist.DistError) as error:
         if not _peer_is_gone(error):
             raise
         raise UserError(
             f"process {rank()} of {count()}: another process has ended (see its message above or below); what was "
-            "finished is kept, the same command goes on from there"
+            "finished is kept, rerun the same command to resume"
         ) from error
     finally:
         dist.destroy_process_group()
@@ -91,21 +91,12 @@ def together() -> Iterator[None]:
 
 def wait() -> None:
     """Go on when all processes are here."""
-    if count() > 1:
-        import torch.distributed as dist
-
-        dist.all_reduce(_number(0))
+    totals(0)
 
 
 def agreed(decision: bool) -> bool:
     """The leader's decision, for all."""
-    if count() == 1:
-        return decision
-    import torch.distributed as dist
-
-    number = _number(int(decision))
-    dist.broadcast(number, 0)
-    return bool(number.item())
+    return totals(int(decision and leads())) == [1]
 
 
 def total(values: "Tensor") -> "Tensor":
@@ -119,15 +110,6 @@ def total(values: "Tensor") -> "Tensor":
     return summed
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    if leads():
-        yield
-        return
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        yield
-
-
 def totals(*numbers: int) -> list[int]:
     """Each number's sum over all processes."""
     if count() == 1:
@@ -137,12 +119,7 @@ def totals(*numbers: int) -> list[int]:
     return [int(number) for number in total(torch.tensor(numbers)).tolist()]
 
 
-def _number(value: int) -> "Tensor":
-    import torch
-
-    return torch.tensor(value)
-
-
 def _peer_is_gone(error: Exception) -> bool:
+    """Told from the words of the error alone: gloo raises no type of its own."""
     text = str(error).lower()
     return any(word in text for word in ("connection", "peer", "socket", "gloo", "nccl", "broken pipe"))

@@ -1,9 +1,8 @@
-"""Worker processes, without importing torch: how many to use, and who may stop them.
+"""Work on several items at once: worker processes and threads, results in the items' order.
 
-Ctrl-C reaches every process of a terminal's command, and SIGTERM often does (``timeout``, systemd, Slurm). Workers
-leave both to their parent, from their first instruction on: it stops at a safe point, for which it needs them.
-
-Work on several items at once, results in the items' order: reading and counting overlap with the accelerator.
+Ctrl-C reaches every process of a terminal's command, and SIGTERM often does (``timeout``, systemd, Slurm). Worker
+processes leave both to their parent, from their first instruction on: it stops at a safe point, for which it needs
+them. They import no torch of their own.
 """
 
 import contextlib
@@ -16,84 +15,90 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from functools import partial
 from multiprocessing import get_context, resource_tracker
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from wsss.config import RunConfig
 from wsss.errors import UserError
 from wsss.memory import keep_freed_memory
 from wsss.runtime.distributed import local_count
+from wsss.runtime.interrupt import check
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-_DESCRIPTORS = 16
-"""Open files that a command with workers needs for itself: data, artifacts, starting a process."""
-_OF_POOL = 3
-"""And for each worker of a pool: its pipes."""
-_OF_LOADING = 10
-"""And for each that loads images: its pipes, and the tensors that are on their way from it."""
-_LATER = 8
-"""Open files that a run has later and not yet when it begins: artifacts, what earlier workers left."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Submit: TypeAlias = Callable[[Item], Future[Result]]
+
+# Open files of a command with workers: its own (data, artifacts, starting a process), for each worker of a pool (its
+# pipes), for each that loads images (and the tensors that are on their way from it), and what a run opens later on.
+_OWN, _OF_POOL, _OF_LOADING, _LATER = 16, 3, 10, 8
 # Only Linux tells a worker who sent SIGTERM; elsewhere it must be able to end it.
 _LEFT_TO_PARENT = {signal.SIGINT, signal.SIGTERM} if sys.platform == "linux" else {signal.SIGINT}
 
 
-class WorkerPool(ProcessPoolExecutor):
-    """A pool of processes that serve their parent.
+@contextlib.contextmanager
+def worker_processes(count: int, work: Callable[[Item], Result]) -> Iterator[Submit[Item, Result]]:
+    """Processes that do one kind of work; yields the function that hands them an item.
 
     Args:
-        workers: how many.
-        prepare: called in each of them before its first task.
+        count: how many.
+        work: pickled to each process once; what it opens stays open there.
+
+    Raises:
+        UserError: too few open files are allowed here.
     """
+    require_descriptors(pool=count)
+    # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
+    with ProcessPoolExecutor(
+        count, mp_context=get_context("spawn"), initializer=_begin, initargs=(work,)
+    ) as pool:
 
-    def __init__(self, workers: int, prepare: Callable[[], None] | None = None) -> None:
-        require_descriptors(pool=workers)
-        # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
-        super().__init__(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(prepare,))
+        def submit(item: Item) -> Future[Result]:
+            with shielded():  # processes start here
+                return pool.submit(_worked, item)
 
-    def submit(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
-        """As of any executor. The pool starts its processes here."""
-        with shielded():
-            return super().submit(function, *args, **kwargs)
+        yield submit
 
 
-class ServingPool(WorkerPool, Generic[_Item, _Result]):
-    """A pool that does one kind of work; what the work needs goes to each process once, not with every item.
+@contextlib.contextmanager
+def worker_threads(count: int, work: Callable[[Item], Result]) -> Iterator[Submit[Item, Result]]:
+    """The same with threads of this process."""
+    with ThreadPoolExecutor(count) as pool:
+        yield lambda item: pool.submit(work, item)
 
-    Args:
-        workers: how many.
-        work: pickled to each of them; what it opens stays open there.
+
+def look_ahead(submit: Submit[Item, Result], items: Iterable[Item], *, depth: int) -> Iterator[Result]:
+    """Yield the results of ``submit(item)`` in the items' order, with at most ``depth`` of them under way.
+
+    Items are taken only as results are, so finished ones do not pile up where the taker is slow.
+
+    Raises:
+        Exception: what an item's work raised, at its turn; items not yet begun are cancelled.
+        Interrupted: a stop was asked for, between two results.
     """
-
-    def __init__(self, workers: int, work: Callable[[_Item], _Result]) -> None:
-        super().__init__(workers, partial(_take_on, work))
-
-    def hand(self, item: _Item) -> Future[_Result]:
-        """Have the work done on an item."""
-        return self.submit(_served, item)
-
-
-_work: Callable[[Any], Any]
-"""What this process does, as a worker of a `ServingPool`."""
-
-
-def _take_on(work: Callable[[Any], Any]) -> None:
-    global _work
-    _work = work
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(submit(item))
+            if len(waiting) == depth:
+                check()
+                yield waiting.popleft().result()
+        while waiting:
+            check()
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
-def _served(item: Any) -> Any:
-    return _work(item)
-
-
-def _begin(prepare: Callable[[], None] | None) -> None:
-    serve_parent()
-    keep_freed_memory()
-    if prepare:
-        prepare()
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], *, threads: int) -> Iterator[Result]:
+    """Yield ``work(item)`` of every item as `look_ahead` does, computed in threads (right here with one thread)."""
+    if threads == 1:
+        for item in items:
+            check()
+            yield work(item)
+        return
+    with worker_threads(threads, work) as submit:
+        yield from look_ahead(submit, items, depth=2 * threads)
 
 
 @contextlib.contextmanager
@@ -107,21 +112,26 @@ def shielded() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def serve_parent(_worker: int = 0) -> None:
+    """Leave SIGINT and SIGTERM to the parent, and end when it dies or, by SIGTERM, says so.
+
+    Run first in a worker: without its parent it would wait for work for ever.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PARENT)
+    for duty in (_end_with_parent, _end_at_its_request):
+        threading.Thread(target=duty, daemon=True).start()
+
+
 def require_descriptors(*, pool: int = 0, loading: int = 0, later: int = 0) -> None:
-    """Make sure that the system allows as many open files as work with worker processes takes.
+    """Make sure that as many files may be opened as work with processes of a pool and others that load images takes.
 
-    Where they run out in the middle, threads of libraries that nobody can catch die of it, in the workers too: this
-    process would wait for ever.
-
-    Args:
-        pool: processes of a pool.
-        loading: processes that load images.
-        later: more files that will be open by the time that they start.
+    Where they run out in the middle, threads of libraries die of it that nobody can catch, and this process would wait
+    for ever.
 
     Raises:
-        UserError: it does not.
+        UserError: too few are allowed; ``later`` more will be open by the time that the processes start.
     """
-    wanted = _DESCRIPTORS + _OF_POOL * pool + _OF_LOADING * loading + later
+    wanted = _OWN + _OF_POOL * pool + _OF_LOADING * loading + later
     found: list[int] = []
     try:
         while len(found) < wanted:
@@ -144,7 +154,7 @@ def require_descriptors_of_run(config: RunConfig) -> None:
 
 
 def pool_workers(config: RunConfig) -> int:
-    """Processes of CPU-bound work (the CRF, measures): as configured, or one per core."""
+    """Processes of CPU-bound work (the CRF, metrics): as configured, or one per core."""
     return max(1, config.workers) if config.workers >= 0 else cpu_cores()
 
 
@@ -162,14 +172,19 @@ def cpu_cores() -> int:
     return max(1, cores // local_count())
 
 
-def serve_parent(_worker: int = 0) -> None:
-    """Leave SIGINT and SIGTERM to the parent, and end when it dies or, by SIGTERM, says so.
+_work: Callable[[Any], Any]
+"""What this process does, as a worker."""
 
-    Run first in a worker: without its parent it would wait for work for ever.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PARENT)
-    for duty in (_end_with_parent, _end_at_its_request):
-        threading.Thread(target=duty, daemon=True).start()
+
+def _begin(work: Callable[[Any], Any]) -> None:
+    global _work
+    serve_parent()
+    keep_freed_memory()
+    _work = work
+
+
+def _worked(item: Any) -> Any:
+    return _work(item)
 
 
 def _end_with_parent() -> None:
@@ -184,40 +199,3 @@ def _end_at_its_request() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
             pass
         os._exit(0)
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def look_ahead(
-    submit: Callable[[Item], Future[Result]], items: Iterable[Item], *, depth: int
-) -> Iterator[Result]:
-    """Yield the results of ``submit(item)`` in the items' order, with at most ``depth`` of them under way.
-
-    Items are taken only as results are, so finished ones do not pile up where the taker is slow. The one look-ahead
-    of the project: for a pool of processes (`ServingPool.hand`), a `ThreadPoolExecutor` or a server alike.
-
-    Raises:
-        Exception: what an item's work raised, at its turn; items not yet begun are cancelled.
-    """
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(submit(item))
-            if len(waiting) == depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], *, threads: int) -> Iterator[Result]:
-    """Yield ``work(item)`` of every item, in order, computed in threads (right here with one thread)."""
-    if threads == 1:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        yield from look_ahead(lambda item: pool.submit(work, item), items, depth=2 * threads)

@@ -1,36 +1,44 @@
-"""Files that are whole or not there: atomic writes, locks, seals, and the remains of processes that died.
+"""Files that are whole or not there: written in one step, locked, sealed by a checksum, set aside when damaged.
 
-Folders that results are written to: whatever links lie in one, nothing is written outside of it.
+One checksum for all files that the program keeps, the seal: the sha256 of all bytes before it, at the end of the file.
+In JSON it is the last key, ``sha256``; in other files a last line, which HDF5 does not mind. A file's seal is checked
+when a command uses the file (0.5 s per GiB).
 """
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import re
 import resource
 import shutil
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import filelock
+import msgspec
 
 from wsss.errors import UserError, listed
-from wsss.runtime.interrupt import check
+from wsss.runtime import interrupt
 
-OF_THE_MACHINE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Why a whole file cannot be opened; it must not be taken for a damaged one and computed anew."""
 _HOST = re.sub(r"\W", "_", socket.gethostname())[:64]
 _LONGEST_NAME = 255  # bytes, of the usual file systems
 _TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)(\.\d+)?(-(?P<host>\w+))?$")
 _SLACK = 2 << 20  # bytes for what HDF5 writes beside the arrays
 _PAUSE = 0.1  # seconds between two looks at a lock
-_SEAL = b"\nwsss sha256 "
-_SEAL_LENGTH = len(_SEAL) + 64
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_SEAL_LINE, _SEAL_KEY = b"\nwsss sha256 ", b', "sha256": "'
+_SEAL = re.compile(
+    rb"(?:%b(?P<line>[0-9a-f]{64})|%b(?P<key>[0-9a-f]{64})\"\})\Z" % (_SEAL_LINE, re.escape(_SEAL_KEY))
+)
+_LONGEST_SEAL = 64 + max(len(_SEAL_LINE), len(_SEAL_KEY) + 2)
 
 
 @contextlib.contextmanager
@@ -60,58 +68,134 @@ def append(path: Path) -> IO[str]:
     return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8")
 
 
-def temporary_path(path: Path) -> Path:
-    """A name beside ``path`` that no other thread, process or machine uses."""
-    suffix = f".tmp-{os.getpid()}.{threading.get_ident()}-{_HOST}"
-    # A name may be as long as the file system allows, and this one not longer.
-    name = os.fsencode(path.name)[: _LONGEST_NAME - len(suffix)].decode(errors="ignore")
-    return path.with_name(f"{name}{suffix}")
+def parse_json(content: bytes | str) -> Any:
+    """Parse JSON. Raises ValueError: not JSON, not UTF-8, nested too deeply, or a number out of range."""
+    try:
+        return msgspec.json.decode(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
-def is_temporary(path: Path) -> bool:
-    """Whether a file has a name of `temporary_path`."""
-    return _TEMPORARY.search(path.name) is not None
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically; NaN becomes null."""
+    write_text(path, msgspec.json.format(_encoded(value), indent=1).decode())
 
 
-def is_being_written(path: Path) -> bool:
-    """Whether a file is a temporary one of a living process of this machine."""
-    found = _TEMPORARY.search(path.name)
-    return found is not None and found["host"] == _HOST and _alive(int(found["pid"]))
+def write_sealed_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write an object that is not empty as JSON with its seal, atomically; NaN becomes null."""
+    content = _encoded(values).removesuffix(b"}")
+    digest = hashlib.sha256(content).hexdigest().encode()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content + _SEAL_KEY + digest + b'"}')
 
 
-def remove_remains(folder: Path) -> None:
-    """Remove the temporary files in a folder whose process on this machine has ended."""
-    for path in folder.glob("*.tmp-*"):
-        found = _TEMPORARY.search(path.name)
-        if found and found["host"] == _HOST and not is_being_written(path):
-            path.unlink(missing_ok=True)
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes; NaN is null."""
+    return _encoded(value, order="sorted")
+
+
+def digest_of(value: Any) -> str:
+    """First 16 hex digits of sha256 over a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()[:16]
+
+
+def seal(path: Path) -> None:
+    """Append a file's seal to it, as a last line."""
+    digest = file_sha256(path)
+    with path.open("ab") as file:
+        file.write(_SEAL_LINE + digest.encode())
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file is as it was when it got its seal; False for one without."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = file.seek(max(0, size - _LONGEST_SEAL))
+        found = _SEAL.search(file.read())
+    if found is None:
+        return False
+    return file_sha256(path, start + found.start()).encode() == (found["line"] or found["key"])
+
+
+def is_kept(path: Path, otherwise: str, say: Callable[[str], None] | None = None) -> bool:
+    """Whether a file is there as it was written. A damaged one is set aside, and the user told.
+
+    Args:
+        path: a sealed file, or none.
+        otherwise: what happens instead of using a damaged one, such as "it is computed again".
+        say: takes the sentence; None: standard error.
+    """
+    if not path.exists():
+        return False
+    if is_sealed(path):
+        return True
+    sentence = (
+        f"{path}: damaged (its checksum does not hold); set aside as {set_aside(path).name}, {otherwise}"
+    )
+    say(sentence) if say else print(sentence, file=sys.stderr)
+    return False
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged file another name, under which `prune` removes it."""
+    return path.rename(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
+
+
+def file_sha256(path: Path, length: int | None = None) -> str:
+    """The sha256 of a file, or of its first ``length`` bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        left = path.stat().st_size if length is None else length
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold ``<path>.lock``: one process computes an artifact, a second one calls ``waiting`` and then waits.
+def exclusive(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold ``<path>.lock``: one process computes an artifact, others wait for it.
 
-    The lock is the kernel's (flock), so it ends with its process, however that dies. Its file goes with it.
+    The lock is the kernel's and ends with its process, however that dies. On file systems without locks (some NFS, some
+    clusters) the lock file itself stands for it, with the name of machine and process in it.
+
+    Args:
+        path: what is locked.
+        waiting: told of the lock's file before this process begins to wait; None: it does not wait.
 
     Raises:
+        BlockingIOError: another process holds it, and ``waiting`` is None.
         Interrupted: a stop was asked for while waiting.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f"{path.name}.lock")
-    while True:
-        with append(lock) as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                _lock_when_free(handle.fileno())
-            if not _is_still(lock, handle.fileno()):
-                continue  # the one before has removed it: whoever comes now locks another file
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-            return
+    place = path.with_name(f"{path.name}.lock")
+    lock = _lock_class(path.parent)(place)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        if waiting is None:
+            raise BlockingIOError(errno.EAGAIN, "locked by another process", str(place)) from None
+        waiting(str(place))
+        with contextlib.suppress(filelock.Timeout):
+            lock.acquire(poll_interval=_PAUSE, cancel_check=interrupt.requested)
+        interrupt.check()
+    try:
+        yield
+    finally:
+        if not isinstance(lock, filelock.SoftFileLock):
+            place.unlink(missing_ok=True)  # while it is held: whoever waits for it sees that it is gone
+        lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of ``path``."""
+    if not path.with_name(f"{path.name}.lock").exists():
+        return False
+    try:
+        with exclusive(path):
+            return False
+    except BlockingIOError:
+        return True
 
 
 def require_room(path: Path, size: int) -> None:
@@ -130,88 +214,44 @@ def require_room(path: Path, size: int) -> None:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
 
 
-def seal(path: Path) -> None:
-    """Append the checksum of a file's content to it; HDF5 does not mind what follows its own end."""
-    digest = file_sha256(path)
-    with path.open("ab") as file:
-        file.write(_SEAL + digest.encode())
+def temporary_path(path: Path) -> Path:
+    """A name beside ``path`` that no other thread, process or machine uses, and that is not too long either."""
+    suffix = f".tmp-{os.getpid()}.{threading.get_ident()}-{_HOST}"
+    name = os.fsencode(path.name)[: _LONGEST_NAME - len(suffix)].decode(errors="ignore")
+    return path.with_name(f"{name}{suffix}")
 
 
-def is_sealed(path: Path) -> bool:
-    """Whether a file ends in the checksum of what comes before, as `seal` left it."""
-    with path.open("rb") as file:
-        length = file.seek(0, os.SEEK_END) - _SEAL_LENGTH
-        if length < 0:
-            return False
-        file.seek(length)
-        end = file.read()
-        return end.startswith(_SEAL) and end[len(_SEAL) :] == file_sha256(path, length).encode()
+def is_temporary(path: Path) -> bool:
+    """Whether a file has a name of `temporary_path`."""
+    return _TEMPORARY.search(path.name) is not None
 
 
-def set_aside(path: Path, beside: Path | None = None) -> Path:
-    """Rename a damaged file, to lie beside another; `prune` removes it."""
-    place = (beside or path).parent
-    prefix = path.name if beside is None else f"{beside.name}.{path.name.removeprefix(f'{beside.name}.')}"
-    aside = place / f"{prefix}.damaged-{time.time_ns()}"
-    path.rename(aside)
-    return aside
-
-
-def file_sha256(path: Path, length: int | None = None, *, start: int = 0) -> str:
-    """The checksum of a file, or of ``length`` bytes of it from ``start`` on."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(start)
-        left = path.stat().st_size - start if length is None else length
-        while left > 0 and (block := file.read(min(left, 1 << 20))):
-            digest.update(block)
-            left -= len(block)
-    return digest.hexdigest()
-
-
-def _lock_when_free(descriptor: int) -> None:
-    """Wait for a lock and heed a request to stop, which a wait in the kernel would sleep through."""
-    while True:
-        check()
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(_PAUSE)
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return path.stat().st_ino == os.fstat(descriptor).st_ino
-    except FileNotFoundError:
+def is_being_written(path: Path) -> bool:
+    """Whether a file is a temporary one of a living process of this machine."""
+    found = _TEMPORARY.search(path.name)
+    if found is None or found["host"] != _HOST:
         return False
-
-
-def _alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
+        os.kill(int(found["pid"]), 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except OSError:  # of another user
         return True
     return True
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def remove_remains(folder: Path) -> None:
+    """Remove the temporary files in a folder whose process on this machine has ended."""
+    for path in folder.glob(f"*.tmp-*-{_HOST}"):
+        if is_temporary(path) and not is_being_written(path):
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """A folder of results. It may be a link itself, as one to a larger disk is; links in it must not lead out of it.
+    """A folder of results, which need not exist. It may be a link itself; links in it must not lead out of it.
 
     A link under the very name of a result does no harm: files are renamed into their places, which replaces it.
-
-    Attributes:
-        root: the folder; it need not exist.
     """
 
     root: Path
@@ -227,23 +267,53 @@ class OutputFolder:
 
     def hold(self, names: Iterable[str]) -> None:
         """Make sure that results of these names would lie inside. Raises UserError as `place`."""
-        real = os.path.realpath(self.root)
-        folders = sorted({name.rpartition("/")[0] for name in names})
-        outside = [folder for folder in folders if not _is_within(os.path.realpath(self.root / folder), real)]
-        if outside:
-            links = sorted({self._link(folder, real) for folder in outside})
+        real = Path(os.path.realpath(self.root))
+        links = {self._leading_out(folder, real) for folder in {name.rpartition("/")[0] for name in names}}
+        if outside := sorted(links - {""}):
             raise UserError(
-                f"{listed(links, ', ')}: a link that leads out of the output folder {self.root}, through which nothing "
-                "is written.\nPut a folder in its place, or give another output folder (it may be a link itself)."
+                f"{listed(outside, ', ')}: a link that leads out of the output folder {self.root}, through which "
+                "nothing is written.\nPut a folder in its place, or give another output folder (which may be a link)."
             )
 
-    def _link(self, folder: str, real: str) -> str:
-        """The first part of a folder's name that leads outside, and where it leads."""
-        parts = Path(folder).parts
-        places = [self.root.joinpath(*parts[:count]) for count in range(1, len(parts) + 1)]
-        first = next(place for place in places if not _is_within(os.path.realpath(place), real))
-        return f"{first} -> {os.path.realpath(first)}"
+    def _leading_out(self, folder: str, real: Path) -> str:
+        """The first part of a folder's name that leads out of ``real``, and where it leads; empty if none does."""
+        place = self.root
+        for part in Path(folder).parts:
+            place /= part
+            target = Path(os.path.realpath(place))
+            if not target.is_relative_to(real):
+                return f"{place} -> {target}"
+        return ""
 
 
-def _is_within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+def _encoded(value: Any, **options: Any) -> bytes:
+    # numpy's scalars are no numbers to msgspec
+    return msgspec.json.encode(value, enc_hook=lambda other: other.item(), **options)
+
+
+@cache
+def _lock_class(folder: Path) -> type[filelock.BaseFileLock]:
+    """The kernel's locks, or files that stand for them where the file system has none, which is said once."""
+    probe = temporary_path(folder / "lock-test")
+    try:
+        with filelock.FileLock(probe, fallback_to_soft=False):
+            return filelock.FileLock
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        print(
+            f"note: {folder}: this file system has no locks ({os.strerror(error.errno)}); files named *.lock stand for "
+            "them.\nOne that a crashed computer has left makes other computers wait: remove it then.",
+            file=sys.stderr,
+        )
+        return filelock.SoftFileLock
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -27,7 +27,7 @@ from stages.commands.session import (
 from stages.workspace import computed
 from wsss.config import AblateConfig, Config, TrainConfig, refuse_unknown, to_tree, with_overrides
 from wsss.errors import UserError
-from wsss.store.json_files import canonical_json
+from wsss.store.files import digest_of
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "baseline": {"mea": "false", "weight_sr_f": "0", "weight_sr_l": "0"},
@@ -303,7 +303,7 @@ def _cost_material(base: Session, variants: Sequence[Variant]) -> str:
     machine = base.config.run
     trees = {v.name: [to_tree(v.config.classify), to_tree(v.config.segment)] for v in variants}
     parts = [trees, len(base.dataset.classes), machine.device, machine.precision, software_versions()]
-    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
+    return digest_of(parts)
 
 
 def _kept_costs(folder: Path, material: str) -> dict[str, dict[str, float]]:

@@ -30,8 +30,7 @@ from stages.commands.session import Request, Session, open_session
 from stages.workspace import Workspace
 from wsss.errors import UserError
 from wsss.store.artifacts import Artifact
-from wsss.store.files import OutputFolder, write_text
-from wsss.store.json_files import parse_json, signed_tail
+from wsss.store.files import OutputFolder, is_sealed, parse_json, write_text
 
 SHOWN = 3
 """Images shown of those that gained and of those that lost most."""
@@ -74,7 +73,7 @@ def load_report(path: Path) -> Values:
         raise UserError(f"{path}: not a report of this program; expected the report.json of a run")
     if values["schema"] != SCHEMA:
         raise UserError(f"{path}: schema {values['schema']}, expected {SCHEMA}; `report RUN` writes it anew")
-    if "sha256" in values and signed_tail(path, 0) is None:
+    if "sha256" in values and not is_sealed(path):
         raise UserError(f"{path}: it has changed since it was written (sha256); `report RUN` writes it anew")
     for stage in (stage for stage in STAGE_TITLES if f"{stage}.split" in values):
         _check_columns(values, stage, path)

@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from data.images import read_image
 from data.sources import Entry, read_listing
 from stages.commands.export.formats import FORMATS, LabelledImage, Labelling, file_names
-from stages.commands.finished import FinishedRun, open_run
 from stages.commands.predict.predictors import METADATA_SCHEMA, RunPredictor, run_settings
+from stages.workspace import FinishedRun, open_run
 from wsss.errors import UserError, listed
 from wsss.resize import resize_labels
 from wsss.runtime.interrupt import check
 from wsss.runtime.progress import progress_bar
 from wsss.store.artifacts import Artifact
-from wsss.store.files import OutputFolder, atomic_path
-from wsss.store.json_files import parse_sealed
+from wsss.store.files import OutputFolder, atomic_path, is_sealed, parse_json
 
 UNKNOWN_SUFFIX = ".jpg"
 
@@ -157,7 +156,8 @@ def _suffixes(run: FinishedRun, ids: Sequence[str], entries: Mapping[str, Entry]
     known = {image_id: entry.image.suffix for image_id, entry in entries.items()}
     if not known:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            record = parse_sealed(run.workspace.file_index(run.config.data.root).read_bytes())
+            index = run.workspace.file_index(run.config.data.root)
+            record = parse_json(index.read_bytes()) if is_sealed(index) else {"files": {}}
             names = [key for key in record["files"] if key.startswith("image:")]
             for path in (PurePosixPath(name.removeprefix("image:")) for name in names):
                 for depth in range(len(path.parts)):  # an id may begin at any folder

@@ -4,10 +4,8 @@ The folder of results holds a record of settings, masks that carry a note of how
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from PIL import Image
 
 from data.images import decode_image, read_bytes
 from stages import differences
-from stages.commands.finished import open_run
 from stages.commands.predict.inputs import InputImage, find_images, read_tags
 from stages.commands.predict.predictors import (
     CRF_ITERATIONS,
@@ -30,16 +27,16 @@ from stages.commands.predict.predictors import (
     crf_labels,
     run_settings,
 )
+from stages.workspace import open_run
 from wsss.config import RunConfig
 from wsss.errors import UserError, listed
 from wsss.pictures import encode_mask, encode_overlay, mask_note
 from wsss.resize import resize_labels
 from wsss.runtime import distributed
 from wsss.runtime.interrupt import check
-from wsss.runtime.pool import WorkerPool, look_ahead, pool_workers
+from wsss.runtime.pool import look_ahead, pool_workers, worker_processes, worker_threads
 from wsss.runtime.progress import progress_bar
-from wsss.store.files import OutputFolder, atomic_path, write_text
-from wsss.store.json_files import canonical_json, parse_json
+from wsss.store.files import OutputFolder, atomic_path, digest_of, parse_json, write_json
 
 UInt8 = NDArray[np.uint8]
 RECORD = "predict.json"
@@ -108,12 +105,12 @@ def run_predict(request: PredictRequest) -> None:
     own = images[distributed.rank() :: distributed.count()]
     failures: list[tuple[InputImage, Exception]] = []
     workers = pool_workers(machine)
-    pool: Executor = WorkerPool(workers) if request.crf else ThreadPoolExecutor(1)
+    pool = worker_processes(workers, write_result) if request.crf else worker_threads(1, write_result)
     written = 0
     if request.max_pixels is not None:
         # Pillow refuses what has more than twice as many.
         Image.MAX_IMAGE_PIXELS = -(-request.max_pixels // 2)
-    with progress_bar(len(own), "predict", "img") as bar, pool:
+    with progress_bar(len(own), "predict", "img") as bar, pool as submit:
 
         def predicted() -> Iterator[Predicted]:
             for image in own:
@@ -129,7 +126,7 @@ def run_predict(request: PredictRequest) -> None:
                     bar.update()
 
         depth = 2 * workers if request.crf else 2
-        for _ in look_ahead(lambda item: pool.submit(write_result, item), predicted(), depth=depth):
+        for _ in look_ahead(submit, predicted(), depth=depth):
             written += 1
             bar.update()
     kept = len(own) - written - len(failures)
@@ -171,7 +168,7 @@ def claim(
                 "give another --out, or --force to replace them"
             )
     try:
-        write_text(record, json.dumps({"schema": 1, "settings": settings}, indent=1, ensure_ascii=False))
+        write_json(record, {"schema": 1, "settings": settings})
     except OSError as error:
         raise UserError(f"--out {out.root}: not writable ({error.strerror}); give another folder") from None
 
@@ -215,7 +212,7 @@ def _predict(
     """
     data = read_bytes(image.source)
     note = {
-        "settings": hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16],
+        "settings": digest_of(settings),
         "photograph": hashlib.sha256(data).hexdigest(),
         "tags": None if tags is None else list(tags),
     }

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from stages.commands.finished import FinishedRun
+from stages.workspace import FinishedRun
 from wsss.config import Config
 from wsss.crf import PRESETS, dense_crf
 from wsss.errors import UserError

@@ -5,8 +5,6 @@ The measuring itself: all images of an artifact, chunk by chunk, in a pool of pr
 Measures of a whole artifact, computed once and kept in the workspace by what they depend on.
 """
 
-import hashlib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +16,12 @@ from stages.commands.report.values import Values, measured_values
 from stages.refine import seed_threshold
 from wsss.config import Config
 from wsss.runtime.interrupt import check
-from wsss.runtime.pool import ServingPool, pool_workers
+from wsss.runtime.pool import look_ahead, pool_workers, worker_processes
 from wsss.runtime.progress import progress_bar
 from wsss.store.artifacts import Artifact
-from wsss.store.files import set_aside, write_text
-from wsss.store.json_files import canonical_json, holds_sealed, parse_sealed, sealed_json
+from wsss.store.files import digest_of, is_kept, parse_json, write_sealed_json
 
+AGAIN = "it is measured again"
 HEADLINE = "-headline.json"
 """How the name of the file with the single figures ends; `prune` knows both files by the fingerprint."""
 
@@ -42,31 +40,21 @@ class Measured:
 
     def is_kept(self) -> bool:
         """Whether they are there as they were written, told without parsing them. Damaged ones are set aside."""
-        if holds_sealed(self.path):
-            return True
-        if self.path.exists():
-            _set_aside(self.path)
-        return False
+        return is_kept(self.path, AGAIN)
 
     @cached_property
     def values(self) -> Values:
         """All measures; with an entry per image they are many."""
-        loaded: Values = parse_sealed(self.path.read_bytes())
-        return loaded
+        return _read(self.path)
 
     @cached_property
     def headline(self) -> Values:
         """The single figures among them."""
         path = self.path.with_name(f"{self.path.stem}{HEADLINE}")
-        try:
-            loaded: Values = parse_sealed(path.read_bytes())
-            return loaded
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError):
-            _set_aside(path)
+        if is_kept(path, AGAIN):
+            return _read(path)
         single = {key: value for key, value in self.values.items() if not isinstance(value, list)}
-        write_text(path, sealed_json(single))
+        write_sealed_json(path, single)
         return single
 
 
@@ -94,8 +82,10 @@ class Measures(Mapping[str, Values]):
         return {stage: measured.key for stage, measured in self.measured.items()}
 
 
-def _set_aside(path: Path) -> None:
-    print(f"{path}: damaged; set aside as {set_aside(path).name}, measured anew", file=sys.stderr)
+def _read(path: Path) -> Values:
+    values: Values = parse_json(path.read_bytes())
+    del values["sha256"]
+    return values
 
 
 CHUNK = 32
@@ -119,9 +109,12 @@ def measured_artifact(
     seed = everything.get("cams")
     artifact = Artifact(planned.path, fingerprint=planned.stamp.fingerprint)
     cams = Artifact(seed.path) if planned.name == "refine" and seed and seed.cached else None
-    seeds = artifact if planned.name == "cams" else cams
     try:
-        background = seed_threshold(config.refine, seeds) if seeds else config.refine.background
+        background = config.refine.background
+        if planned.name == "cams":
+            background = seed_threshold(config.refine, artifact)
+        elif planned.name == "refine":
+            background = float(artifact.group("seed")["threshold"])
         exits = _predicting_exits(artifact) if planned.name == "segment" else []
         measurer = Measurer(planned.name, artifact, cams, len(classes) + 1, background, len(exits))
         found = _measured(measurer, samples, pool_workers(config.run))
@@ -159,24 +152,8 @@ def _chunks(measurer: Measurer, samples: Sequence[Sample], workers: int) -> Iter
             check()
             yield measurer(part)
         return
-    with ServingPool(workers, measurer) as pool:
-        yield from _ahead(pool, parts, 2 * workers)
-
-
-def _ahead(
-    pool: ServingPool[Sequence[Sample], Chunk], parts: list[list[Sample]], depth: int
-) -> Iterator[Chunk]:
-    """Results in order, with at most ``depth`` chunks under way: finished ones do not pile up."""
-    waiting = [pool.hand(part) for part in parts[:depth]]
-    try:
-        for position in range(len(parts)):
-            check()
-            yield waiting.pop(0).result()
-            if position + depth < len(parts):
-                waiting.append(pool.hand(parts[position + depth]))
-    finally:
-        for future in waiting:
-            future.cancel()
+    with worker_processes(workers, measurer) as submit:
+        yield from look_ahead(submit, parts, depth=2 * workers)
 
 
 VERSION = 5
@@ -200,7 +177,7 @@ def measure(
         )
 
         values = measured_artifact(planned, everything, config, scored.samples, dataset.classes)
-        write_text(measured.path, sealed_json(values))
+        write_sealed_json(measured.path, values)
     return measured
 
 
@@ -220,5 +197,4 @@ def measure_key(planned: Planned, config: Config, dataset: Dataset) -> str:
     """Hash of all that a stage's measures depend on."""
     background = [config.refine.threshold, config.refine.background] if planned.name == "cams" else None
     truth = scored_images(planned.name, config, dataset).mask_digests()
-    material = canonical_json([VERSION, planned.stamp.fingerprint, background, truth])
-    return hashlib.sha256(material.encode()).hexdigest()[:16]
+    return digest_of([VERSION, planned.stamp.fingerprint, background, truth])

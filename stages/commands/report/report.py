@@ -21,19 +21,16 @@ from stages.workspace import Run, computed
 from wsss.config import Config, to_tree
 from wsss.model.weights import weights_identity
 from wsss.store.artifacts import Artifact
-from wsss.store.files import file_sha256, set_aside, write_text
-from wsss.store.json_files import canonical_json, signed_json, signed_tail
+from wsss.store.files import digest_of, file_sha256, is_kept, set_aside, write_sealed_json, write_text
 
 SCHEMA = 1
 """Of report.json: raised when a key changes its meaning; docs/report.md describes it."""
 SOURCE_VERSION = 3
 """Raised when a page is drawn differently from the same figures, so that old pages are drawn anew."""
 
-TAIL = 128
-"""Bytes of report.json before its checksum that hold the entries before it."""
-_ENTRIES = re.compile(rb'"page": "(?P<page>[0-9a-f]{64})", "material": "(?P<material>[0-9a-f]{16})"$')
-_UNSIGNED = re.compile(rb'"material": "[0-9a-f]{16}"\}$')
-"""How a report ends that was written before there were checksums: it is written anew, and is not damaged."""
+TAIL = 256
+"""Bytes at the end of report.json that hold its last entries."""
+_ENTRIES = re.compile(rb'"page":"(?P<page>[0-9a-f]{64})","material":"(?P<material>[0-9a-f]{16})", "sha256"')
 
 
 @dataclass(frozen=True)
@@ -71,27 +68,20 @@ def bring_up_to_date(subject: Subject) -> bool:
     html = page_of(values, subject)
     write_text(page, html)
     values |= {"page": hashlib.sha256(html.encode()).hexdigest(), "material": material}
-    write_text(values_file, signed_json(values))
+    write_sealed_json(values_file, values)
     return True
 
 
 def _written(page: Path, values_file: Path) -> str | None:
     """What report.json says of its material, read at its end alone; what is not as it was written is set aside."""
-    if not values_file.exists():
+    if not is_kept(values_file, "it is written again"):
         return None
-    ending = signed_tail(values_file, TAIL)
-    found = _ENTRIES.search(ending) if ending is not None else None
+    found = _ENTRIES.search(values_file.read_bytes()[-TAIL:])
     if found is None:
-        if not _UNSIGNED.search(values_file.read_bytes()[-TAIL:]):
-            _set_aside(values_file)
         return None
     if page.exists() and file_sha256(page) != found["page"].decode():
-        _set_aside(page)
+        print(f"{page}: damaged; set aside as {set_aside(page).name}, it is written again")
     return found["material"].decode()
-
-
-def _set_aside(path: Path) -> None:
-    print(f"{path}: it has changed since it was written; set aside as {set_aside(path).name}, written anew")
 
 
 def report_paths(run: Run) -> tuple[Path, Path]:
@@ -183,7 +173,7 @@ def _material(subject: Subject) -> str:
     keys = subject.measures.keys_of_measures()
     fingerprints = {name: item.stamp.fingerprint for name, item in subject.planned.items() if item.cached}
     parts = [SCHEMA, SOURCE_VERSION, keys, fingerprints, changed(subject), settings(subject.config)]
-    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
+    return digest_of(parts)
 
 
 def page_of(values: Values, subject: Subject) -> str:

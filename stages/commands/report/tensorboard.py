@@ -14,7 +14,7 @@ from PIL import Image
 from stages.commands.report.gallery import Exhibit
 from stages.commands.report.report import Subject, exhibits_of
 from wsss.errors import UserError
-from wsss.store.json_files import parse_json
+from wsss.store.files import parse_json
 
 
 def require_tensorboard() -> None:
