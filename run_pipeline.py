@@ -123,7 +123,7 @@ def _dispatch(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from stages.commands.compare.command import run_compare
+    from stages.commands.compare import run_compare
 
     fine = run_compare(
         options.runs,

@@ -1,6 +1,7 @@
 """Runs with made-up results, for tests of what is reported about them: nothing is trained."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ from data import Sample
 from data.images import read_image
 from stages.cams import label_free
 from stages.commands.session import Session, open_session, refresh_report
+from stages.refine import seed_threshold
 from tests.pipelines import request
 from wsss.cams import cam_grid
 from wsss.config import DataConfig
 from wsss.metrics import THRESHOLDS
 from wsss.metrics.indicators import colour_information_curve
 from wsss.resize import resize_image, resize_maps
-from wsss.store.artifacts import Arrays, Groups, write_artifact
+from wsss.store.artifacts import Arrays, Artifact, Groups, write_artifact
 
 EXITS = {3: 6, 4: 2}
 """Blocks with a shallower exit, and by how many pixels more it is off."""
@@ -62,7 +64,6 @@ def write_made_up(session: Session, shift: int, stages: tuple[str, ...]) -> None
         "segment": lambda: _predictions(val, shift),
     }
     groups: dict[str, Groups] = {
-        "refine": {"seed": {"threshold": np.asarray(session.config.refine.background)}},
         "segment": {"predicting_exits": {"blocks": np.asarray(sorted(EXITS), np.uint8)}},
     }
     for stage in stages:
@@ -70,6 +71,12 @@ def write_made_up(session: Session, shift: int, stages: tuple[str, ...]) -> None
         images = list(make[stage]())
         if stage == "cams":
             groups[stage] = label_free(arrays["colour_information"] for _, arrays in images)
+        if stage == "refine":
+            cams, background = session.planned["cams"].path, session.config.refine.background
+            if cams.exists():
+                with closing(Artifact(cams)) as seed:
+                    background = seed_threshold(session.config.refine, seed)
+            groups[stage] = {"seed": {"threshold": np.asarray(background)}}
         write_artifact(planned.path, planned.stamp, groups=groups.get(stage), images=images)
 
 

@@ -1,13 +1,15 @@
-"""Boundary IoU against a literal rendering of the published method, and cases worked by hand."""
+"""Boundary IoU against a literal rendering of the published method, windows against scipy's filters, cases by hand."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from tests.test_metric_windows import SHAPES, SYMMETRIES, random_pair
-from wsss.metrics.boundary import Labels, band_width, boundary_counts
+from tests.label_maps import SHAPES, SYMMETRIES, random_map, random_pair
+from wsss.metrics import Labels
+from wsss.metrics.boundary import band_width, boundary_counts, uniform, window_max
 
 cases = given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), labels=st.integers(2, 6))
 
@@ -171,3 +173,35 @@ def test_without_ignored_pixels_the_masks_can_be_exchanged(
 def test_a_truth_that_ignores_everything_counts_nothing() -> None:
     nothing, something = np.full((9, 8), 255, np.uint8), np.ones((9, 8), np.uint8)
     assert not boundary_counts(nothing, something, 2).any()
+
+
+@given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), radius=st.integers(0, 20))
+@settings(max_examples=60)
+def test_windows_equal_scipys_filters(seed: int, shape: tuple[int, int], radius: int) -> None:
+    image, size = random_map(seed, shape, 6), 2 * radius + 1
+    before = image.copy()
+    largest = ndimage.maximum_filter(image, size, mode="nearest")
+    smallest = ndimage.minimum_filter(image, size, mode="nearest")
+    np.testing.assert_array_equal(window_max(image, radius), largest)
+    np.testing.assert_array_equal(uniform(image, radius), largest == smallest)
+    np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("radius", range(12))
+def test_one_pixel_grows_to_its_square_and_no_further(radius: int) -> None:
+    image = np.zeros((30, 28), np.uint8)
+    image[14, 12] = 200
+    wanted = np.zeros_like(image)
+    wanted[14 - radius : 15 + radius, 12 - radius : 13 + radius] = 200
+    np.testing.assert_array_equal(window_max(image, radius), wanted)
+    alone = wanted == 0
+    alone[14, 12] = radius == 0
+    np.testing.assert_array_equal(uniform(image, radius), alone)
+
+
+def test_in_windows_the_border_of_the_image_is_no_boundary() -> None:
+    assert uniform(np.full((5, 4), 3, np.uint8), 10).all()
+    halves = np.array([[1, 1, 1, 2, 2, 2]], np.uint8)
+    assert uniform(halves, 1).tolist() == [[True, True, False, False, True, True]]
+    assert uniform(halves, 2).tolist() == [[True, False, False, False, False, True]]
+    assert not uniform(halves, 3).any()

@@ -11,9 +11,9 @@ from skimage.measure import label as components
 from skimage.measure import regionprops
 from skimage.morphology import opening
 
-from tests.test_metric_windows import SHAPES, SYMMETRIES, random_pair
-from wsss.metrics.boundary import Labels
-from wsss.metrics.failures import FailureCounts, depth_radii, failure_counts, no_failures
+from tests.label_maps import SHAPES, SYMMETRIES, random_pair
+from wsss.metrics import Labels
+from wsss.metrics.failures import DEPTHS, FAILURE_COLUMNS, SIZES, FailureCounts, depth_radii, failure_counts
 
 cases = given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), labels=st.integers(2, 6))
 TINY, SMALL, MEDIUM, LARGE = range(4)
@@ -26,6 +26,11 @@ def slow_radii(height: int, width: int) -> list[int]:
     for share in (0.005, 0.01, 0.02, 0.04):
         radii.append(max(radii[-1] + 1, round(share * diagonal)))
     return radii[1:]
+
+
+def no_failures(labels: int) -> FailureCounts:
+    shapes = [(4, 2), (4, 2), (5, 2), (2,), (labels,), (), (2,)]
+    return FailureCounts(*(np.zeros((labels, *shape), np.int64) for shape in shapes))
 
 
 def slow_counts(truth: Labels, prediction: Labels, labels: int) -> FailureCounts:
@@ -278,12 +283,20 @@ def test_flips_turns_names_and_ignored_pixels_do_not_matter(
         assert back.tolist() == wanted[name], name
 
 
-def test_adding_adds_every_counter_and_leaves_its_terms_alone() -> None:
-    terms = [failure_counts(*random_pair(seed, (70, 90), 4), 4) for seed in range(8)]
-    before = [as_lists(term) for term in terms]
-    total = sum(terms, start=no_failures(4))
-    for name, value in vars(total).items():
-        assert value.any(), name
-        assert value.tolist() == np.sum([vars(term)[name] for term in terms], axis=0).tolist(), name
-        assert value.dtype == np.int64
-    assert [as_lists(term) for term in terms] == before
+@cases
+@settings(max_examples=30)
+def test_the_row_names_the_counts_over_all_classes(seed: int, shape: tuple[int, int], labels: int) -> None:
+    counts = failure_counts(*random_pair(seed, shape, labels), labels)
+    row = dict(zip(FAILURE_COLUMNS, counts.row().tolist(), strict=True))
+    for index, size in enumerate(SIZES):
+        assert [row[f"found {size}"], row[f"pixels {size}"]] == counts.by_size[:, index].sum(0).tolist()
+        assert [row[f"missed objects {size}"], row[f"objects {size}"]] == counts.objects[:, index].sum(
+            0
+        ).tolist()
+    for index, depth in enumerate(DEPTHS):
+        pair = counts.by_depth[:, index].sum(0).tolist()
+        assert [row[f"found depth {depth}"], row[f"pixels depth {depth}"]] == pair
+    assert [row["found thin"], row["pixels thin"]] == counts.thin.sum(0).tolist()
+    assert (row["mistaken"], row["pixels of large objects"]) == (counts.mistaken.sum(), counts.large.sum())
+    assert [row["split"], row["large objects"]] == counts.split.sum(0).tolist()
+    assert len(row) == 32

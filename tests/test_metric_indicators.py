@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from tests.test_metric_windows import SYMMETRIES, random_map
-from wsss.metrics import THRESHOLDS
-from wsss.metrics.boundary import Labels
+from tests.label_maps import SYMMETRIES, random_map
+from wsss.metrics import THRESHOLDS, Labels
 from wsss.metrics.indicators import (
     agreement,
     agreement_curve,

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from stages.commands.report.report import report_paths
+from stages.commands.report import report_paths
 from stages.commands.session import Session, open_session, run_all, run_stage
 from tests.networks import tiny_multi_exit
 from tests.pipelines import request

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data import Sample
 from data.images import read_image
 from run_pipeline import main
-from stages.commands.report.report import report_paths
+from stages.commands.report import report_paths
 from stages.commands.session import Session, open_session, run_stage
 from tests.pipelines import ROOT, request
 from tests.reports import made_up_artifacts

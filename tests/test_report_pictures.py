@@ -12,7 +12,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from stages.commands.report import charts, page
-from stages.commands.report.pictures import ERRORS, error_kinds, error_map, labels_uri, photograph_uri
+from stages.commands.report.gallery import ERRORS, error_kinds, paint_errors
 from wsss.pictures import voc_palette
 
 MACHADO = {
@@ -41,20 +41,20 @@ def test_error_kinds_by_hand() -> None:
     names = ["right", *ERRORS]
     assert [names[kind] for kind in error_kinds(truth, prediction)[0]] == [
         "right",
-        "invented",
+        "false positive",
         "right",
-        "missed",
+        "false negative",
         "wrong class",
-        "missed",
+        "false negative",
         "ignored",
-        "invented",
+        "false positive",
     ]
 
 
 def test_error_map_paints_errors_and_keeps_the_rest_grey() -> None:
     image = np.full((1, 2, 3), (200, 100, 0), np.uint8)
-    painted = error_map(image, np.array([[0, 1]], np.uint8), np.array([[0, 0]], np.uint8))
-    assert painted[0, 1].tolist() == list(ERRORS["missed"])
+    painted = paint_errors(image, error_kinds(np.array([[0, 1]], np.uint8), np.array([[0, 0]], np.uint8)))
+    assert painted[0, 1].tolist() == list(ERRORS["false negative"])
     assert len(set(painted[0, 0].tolist())) == 1
 
 
@@ -73,14 +73,6 @@ def seen_as(colour: NDArray[np.int64], matrix: NDArray[np.float64]) -> NDArray[n
     linear = matrix @ (colour / 255) ** 2.2
     lab: NDArray[np.float64] = rgb2lab((linear.clip(0, 1) ** (1 / 2.2))[None, None])[0, 0]
     return lab
-
-
-def test_pictures_are_small_and_whole() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (600, 400, 3)).astype(np.uint8)
-    for uri in (photograph_uri(image), labels_uri(image, np.ones((600, 400), np.uint8))):
-        head, data = uri.split(",", 1)
-        assert head == "data:image/jpeg;base64"
-        assert Image.open(BytesIO(base64.b64decode(data))).size == (187, 280)
 
 
 def coordinates(path: str) -> list[tuple[str, float, float]]:

@@ -1,13 +1,7 @@
-"""Pictures to look at: photograph, CAM, pseudo-mask, prediction and truth side by side.
-
-A photograph under its labels, with a legend: to look at, not to compute with.
-
-Label masks as PNGs that carry the VOC colours, so that they do not look black, and a note of their making.
-"""
+"""Pictures to look at: masks and CAMs painted over an image, with a legend; masks as palette PNGs."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -23,34 +17,16 @@ from wsss.resize import resize_image, resize_labels, working_size
 from wsss.store.files import parse_json
 
 CELL = 220
-"""Pixels of the long side of a picture in its cell."""
+"""Pixels of the long side of a picture of a grid."""
 GAP = 8
-LEGEND_ROW = 22
-HEADINGS = ("photograph", "CAM", "pseudo-mask", "prediction", "truth")
+ROW = 24
+SWATCH = 14
+MAX_SIDE = 2048
+"""Pixels of an overlay's long side at most."""
+NOTE = "wsss"
+"""Keyword of the PNG text that `encode_mask` writes."""
 
 Rgb = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class OverviewRow:
-    """One image of the overview; what is None is shown as absent.
-
-    Attributes:
-        caption: of the row.
-        image: (H, W, 3) uint8.
-        cams: (K, H, W) in [0, 1], with ``cam_labels`` (K,) the mask values 1..C.
-        pseudo: (H, W) uint8 labels, 255 unsure.
-        prediction: (H, W) uint8 labels.
-        truth: (H, W) uint8 labels, 255 ignored.
-    """
-
-    caption: str
-    image: Rgb
-    cams: NDArray[np.float32] | None
-    cam_labels: Sequence[int]
-    pseudo: NDArray[np.uint8] | None
-    prediction: NDArray[np.uint8] | None
-    truth: NDArray[np.uint8] | None
 
 
 @cache
@@ -67,17 +43,26 @@ def voc_palette() -> NDArray[np.uint8]:
 
 
 def paint_labels(image: Rgb, labels: NDArray[np.uint8], *, opacity: float = 0.7) -> Rgb:
-    """(H, W, 3) and (H, W) -> the grey photograph under the labels' colours, with edges drawn."""
-    dimmed = darkened(image) * np.where(labels > 0, 1 - opacity, 1.0)
+    """(H, W, 3) and (H, W) -> the grey image under the labels' colours, with edges drawn."""
     tints = voc_palette() * opacity
     tints[0] = 0
+    dimmed = darkened(image) * np.where(labels > 0, 1 - opacity, 1.0)
     painted = (dimmed[..., None] + tints[labels]).astype(np.uint8)
-    painted[_edges(labels)] = 255
+    edges = np.zeros(labels.shape, dtype=bool)
+    edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edges[1:] |= labels[1:] != labels[:-1]
+    painted[edges] = 255
     return painted
 
 
-def paint_cams(image: Rgb, cams: NDArray[np.float32], labels: Sequence[int]) -> Rgb:
-    """The grey photograph, tinted with each pixel's strongest class as far as its CAM goes."""
+def paint_cams(image: Rgb, cams: NDArray[np.float32], labels: Sequence[int] | NDArray[np.integer]) -> Rgb:
+    """The grey image, tinted with each pixel's strongest class as far as its CAM goes.
+
+    Args:
+        image: (H, W, 3) uint8.
+        cams: (K, H, W) in [0, 1].
+        labels: (K,) their mask values 1..C.
+    """
     grey = darkened(image)
     if not len(cams):
         return np.repeat(grey[..., None].astype(np.uint8), 3, 2)
@@ -88,139 +73,76 @@ def paint_cams(image: Rgb, cams: NDArray[np.float32], labels: Sequence[int]) -> 
 
 
 def darkened(image: Rgb, share: float = 0.5) -> NDArray[np.float64]:
-    """(H, W) a share of the photograph's grey: every class colour stands out from it, the palette's grey one too."""
-    red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
-    return np.asarray((red + green + blue) / 3 * share, np.float64)
+    """(H, W) a share of the image's grey: every class colour stands out from it, the palette's grey one too."""
+    return np.asarray(
+        (image[..., 0].astype(np.int16) + image[..., 1] + image[..., 2]) / 3 * share, np.float64
+    )
 
 
-def draw_overview(rows: Sequence[OverviewRow], classes: Sequence[str]) -> Image.Image:
-    """Rows of pictures under headings, with a legend of the classes that occur."""
-    heights = [_fit(row.image.shape[0], row.image.shape[1])[0] + LEGEND_ROW for row in rows]
-    present = _labels_shown(rows)
-    per_line = 6
-    legend = LEGEND_ROW * (1 + (len(present) - 1) // per_line) if present else 0
-    width = GAP + len(HEADINGS) * (CELL + GAP)
-    canvas = Image.new("RGB", (width, legend + LEGEND_ROW + sum(heights) + GAP * (len(rows) + 2)), "white")
+def draw_grid(
+    headings: Sequence[str], rows: Sequence[tuple[str, Sequence[Rgb | None]]], names: Mapping[int, str]
+) -> Image.Image:
+    """A legend, and rows of pictures under headings.
+
+    Args:
+        headings: N texts.
+        rows: caption and N pictures each, (H, W, 3) uint8 of any size, shown at most `CELL` large; None for none.
+        names: of the labels of the legend.
+    """
+    width = GAP + len(headings) * (CELL + GAP)
+    top, small, soft = _legend_places(names, width)[1] + GAP, font(12), (100, 100, 100)
+    canvas = Image.new("RGB", (width, top + ROW + len(rows) * (CELL + ROW + GAP)), "white")
     draw = ImageDraw.Draw(canvas)
-    _draw_legend(draw, present, classes, per_line, width)
-    top = GAP + legend
-    for column, heading in enumerate(HEADINGS):
-        draw.text((GAP + column * (CELL + GAP), top), heading, fill="black", font=_font(14))
-    top += LEGEND_ROW
-    for row, height in zip(rows, heights, strict=True):
-        draw.text((GAP, top), row.caption, fill=(70, 70, 70), font=_font(12))
-        for column, picture in enumerate(_pictures(row)):
-            left = GAP + column * (CELL + GAP)
+    _draw_legend(canvas, names, 0)
+    lefts = [GAP + column * (CELL + GAP) for column in range(len(headings))]
+    for left, heading in zip(lefts, headings, strict=True):
+        draw.text((left, top), heading, fill="black", font=font(14))
+    top += ROW
+    for caption, pictures in rows:
+        draw.text((GAP, top), caption, fill=soft, font=small)
+        top, height = top + ROW - 4, 0
+        for left, picture in zip(lefts, pictures, strict=True):
             if picture is None:
-                draw.text((left, top + LEGEND_ROW), "none", fill=(120, 120, 120), font=_font(12))
-            else:
-                h, w = _fit(picture.shape[0], picture.shape[1])
-                canvas.paste(Image.fromarray(picture).resize((w, h)), (left, top + LEGEND_ROW - 4))
+                draw.text((left, top), "none", fill=soft, font=small)
+                continue
+            factor = CELL / max(picture.shape)
+            h, w = (max(1, round(side * factor)) for side in picture.shape[:2])
+            canvas.paste(Image.fromarray(picture).resize((w, h)), (left, top))
+            height = max(height, h)
         top += height + GAP
-    return canvas
+    return canvas.crop((0, 0, width, top))
 
 
-def _pictures(row: OverviewRow) -> list[Rgb | None]:
-    cams = None if row.cams is None else paint_cams(row.image, row.cams, row.cam_labels)
-    masks = [
-        None if labels is None else paint_labels(row.image, labels)
-        for labels in (row.pseudo, row.prediction, row.truth)
-    ]
-    return [row.image, cams, *masks]
-
-
-def _labels_shown(rows: Sequence[OverviewRow]) -> list[int]:
-    shown: set[int] = set()
-    for row in rows:
-        shown |= set(map(int, row.cam_labels))
-        for labels in (row.pseudo, row.prediction, row.truth):
-            shown |= set() if labels is None else set(np.unique(labels).tolist())
-    return sorted(shown - {0})
-
-
-def _draw_legend(
-    draw: ImageDraw.ImageDraw, present: Sequence[int], classes: Sequence[str], per_line: int, width: int
-) -> None:
-    palette = voc_palette()
-    for index, label in enumerate(present):
-        left = GAP + (index % per_line) * ((width - GAP) // per_line)
-        top = GAP + (index // per_line) * LEGEND_ROW
-        draw.rectangle((left, top, left + 14, top + 14), fill=tuple(palette[label].tolist()), outline="black")
-        name = "unsure / ignored" if label == IGNORE else classes[label - 1]
-        draw.text((left + 20, top - 1), name[:24], fill="black", font=_font(13))
-
-
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
-
-
-def _fit(height: int, width: int) -> tuple[int, int]:
-    factor = CELL / max(height, width)
-    return max(1, round(height * factor)), max(1, round(width * factor))
-
-
-def _edges(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    edges = np.zeros(labels.shape, dtype=bool)
-    edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    edges[1:] |= labels[1:] != labels[:-1]
-    return edges
-
-
-MAX_SIDE = 2048
-"""Pixels of an overlay's long side at most."""
-ROW = 24
-SWATCH = 14
-
-
-def encode_overlay(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[str]) -> bytes:
-    """A JPEG of the photograph under the labels' colours, with a legend of the labels that occur below it.
+def encode_overlay(image: Rgb, labels: NDArray[np.uint8], classes: Sequence[str]) -> bytes:
+    """A JPEG of the image under the labels' colours, with a legend of the labels that occur below it.
 
     Args:
         image: (H, W, 3) uint8; reduced to `MAX_SIDE` where it is larger.
-        labels: (H, W) uint8, 0 background, c + 1 class c, 255 unsure.
+        labels: (H, W) uint8, 0 background, c + 1 class c, 255 uncertain.
         classes: C names.
     """
     size = working_size(image.shape[0], image.shape[1], MAX_SIDE)
     small = resize_labels(labels, size)
     picture = Image.fromarray(paint_labels(resize_image(image, size), small))
-    names = {label: _name(label, classes) for label in np.unique(small).tolist() if label}
-    places, height = _layout(names, picture.width)
-    canvas = Image.new("RGB", (picture.width, picture.height + height), "white")
+    names = legend(np.unique(small).tolist(), classes, "uncertain")
+    canvas = Image.new(
+        "RGB", (picture.width, picture.height + _legend_places(names, picture.width)[1]), "white"
+    )
     canvas.paste(picture)
-    draw = ImageDraw.Draw(canvas)
-    palette = voc_palette()
-    for label, (left, top) in places.items():
-        corner = (left, picture.height + top + 5)
-        box = (*corner, corner[0] + SWATCH, corner[1] + SWATCH)
-        draw.rectangle(box, fill=tuple(palette[label].tolist()), outline="black")
-        draw.text((left + SWATCH + 5, corner[1] - 1), names[label], fill="black", font=_overlay_font())
+    _draw_legend(canvas, names, picture.height)
     buffer = BytesIO()
     canvas.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-def _layout(names: dict[int, str], width: int) -> tuple[dict[int, tuple[int, int]], int]:
-    """Where each entry of the legend begins, and the legend's height: entries flow into lines."""
-    places, left, top = {}, 4, 0
-    for label, name in names.items():
-        needed = round(_overlay_font().getlength(name)) + SWATCH + 17
-        if left > 4 and left + needed > width:
-            left, top = 4, top + ROW
-        places[label] = (left, top)
-        left += needed
-    return places, top + ROW if names else 0
+def legend(labels: Sequence[int], classes: Sequence[str], ignored: str) -> dict[int, str]:
+    """Label -> name of the labels but background; ``ignored`` is the name of 255."""
+    return {label: ignored if label == IGNORE else classes[label - 1] for label in sorted(labels) if label}
 
 
-def _name(label: int, classes: Sequence[str]) -> str:
-    return "unsure" if label == IGNORE else classes[label - 1]
-
-
-def _overlay_font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(13)
-
-
-NOTE = "wsss"
-"""Keyword of the PNG text that `encode_mask` writes."""
+def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """The font of all pictures."""
+    return ImageFont.load_default(size)
 
 
 def encode_mask(labels: NDArray[np.uint8], note: Mapping[str, Any] | None = None) -> bytes:
@@ -248,3 +170,25 @@ def mask_note(path: Path) -> dict[str, Any] | None:
     except (OSError, KeyError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     return note if isinstance(note, dict) else None
+
+
+def _legend_places(names: Mapping[int, str], width: int) -> tuple[dict[int, tuple[int, int]], int]:
+    """Where each entry of a legend begins, and the legend's height: entries flow into lines."""
+    places, left, top = {}, 4, 0
+    for label, name in names.items():
+        needed = round(font(13).getlength(name)) + SWATCH + 17
+        if left > 4 and left + needed > width:
+            left, top = 4, top + ROW
+        places[label] = (left, top)
+        left += needed
+    return places, top + ROW if names else 0
+
+
+def _draw_legend(canvas: Image.Image, names: Mapping[int, str], top: int) -> None:
+    """Each name beside its colour, as wide as the canvas."""
+    draw = ImageDraw.Draw(canvas)
+    for label, (left, down) in _legend_places(names, canvas.width)[0].items():
+        y = top + down + 5
+        box = (left, y, left + SWATCH, y + SWATCH)
+        draw.rectangle(box, fill=tuple(voc_palette()[label].tolist()), outline="black")
+        draw.text((left + SWATCH + 5, y - 1), names[label], fill="black", font=font(13))

@@ -7,9 +7,10 @@ from typing import Any
 
 from data import Dataset, open_dataset
 from stages import Planned, differences, execute, plan, with_precision
+from stages.commands.report import Subject, bring_up_to_date, flat, report_paths
+from stages.commands.report.gallery import write_overview
 from stages.commands.report.measure import Measures, measure
-from stages.commands.report.report import Subject, bring_up_to_date, flat, report_paths
-from stages.commands.report.wording import result
+from stages.commands.report.values import result
 from stages.commands.terminal import aligned, human_bytes, human_seconds
 from stages.workspace import Run, Workspace, computed, prune
 from wsss.config import Config, TrainConfig, load_config, to_toml, to_tree
@@ -210,7 +211,7 @@ def table(session: Session, measures: Mapping[str, dict[str, Any]], fresh: Seque
             (
                 name,
                 state,
-                result(name, measures.get(name)) if item.cached else "",
+                result(name, measures.get(name), session.config.refine) if item.cached else "",
                 "-" if seconds is None else human_seconds(seconds),
                 human_bytes(item.path.stat().st_size) if item.cached else "-",
             )
@@ -282,9 +283,8 @@ def refresh_report(session: Session) -> Subject:
 def bring_overview_up_to_date(session: Session, fresh: Sequence[str]) -> None:
     """Draw the run's pictures where something is new or they are not there."""
     if fresh or not session.run.overview.exists():
-        from stages.commands.overview import write_overview
-
-        write_overview(session.run.overview, session.planned, session.config, session.dataset)
+        train = session.dataset.split(session.config.data.train_split)
+        write_overview(session.run.overview, session.planned, train)
 
 
 def _finish(session: Session, fresh: Sequence[str], *, tensorboard: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data import open_dataset
-from stages.commands.compare.command import run_compare
+from stages.commands.compare import run_compare
 from stages.commands.predict.command import claim
 from stages.commands.report.measure import Measured, measure
 from stages.commands.session import open_session, show_status

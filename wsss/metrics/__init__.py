@@ -1,25 +1,23 @@
-"""What is right and what is wrong with masks, with ground truth and without.
+"""How good masks are, with ground truth and without.
 
-With truth: `confusion` (IoU and its kin), `sweep` (the seed at every threshold), `boundary` (Boundary IoU), `failures`
-(what self-regulation is about). Without: `indicators`. Between two runs: `bootstrap`. Over several
-seeds: `paired`.
+With ground truth: `confusion` (IoU and related scores), `sweep` (the seed at every threshold), `boundary` (Boundary
+IoU), `failures` (what self-regulation is about). Without: `indicators`. Between two runs or several seeds: `intervals`.
 """
 
-from wsss import IGNORE
-from wsss.metrics.confusion import MaskScores, confusion_counts, label_pixels, mask_scores
-from wsss.metrics.counting import Counts
-from wsss.metrics.sweep import THRESHOLDS, SeedCounts, reaching, seed_labels, strongest_labels
+from wsss.metrics.confusion import Counts, Labels, MaskScores, confusion_counts, label_pixels, mask_scores
+from wsss.metrics.sweep import THRESHOLDS, reaching, seed_labels, strongest_labels, sweep_counts, sweep_ious
 
 __all__ = [
-    "IGNORE",
     "THRESHOLDS",
     "Counts",
+    "Labels",
     "MaskScores",
-    "SeedCounts",
     "confusion_counts",
     "label_pixels",
     "mask_scores",
     "reaching",
     "seed_labels",
     "strongest_labels",
+    "sweep_counts",
+    "sweep_ious",
 ]

@@ -1,4 +1,4 @@
-"""Quality without ground truth: what photographs, tags and CAMs alone say about masks.
+"""Quality without ground truth: what images, tags and CAMs alone say about masks.
 
 Each function is one indicator of one image; `docs/indicators.md` shows how well each ranks thresholds and CRF
 presets against the true mIoU.
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.metrics.boundary import Labels
-from wsss.metrics.confusion import label_pixels
-from wsss.metrics.sweep import THRESHOLDS
+from wsss import IGNORE
+from wsss.metrics.confusion import Labels, label_pixels
+from wsss.metrics.sweep import THRESHOLDS, reaching_each
 
 Curve = NDArray[np.float64]
 
@@ -28,8 +28,7 @@ def agreement(first: Labels, second: Labels) -> float:
     what two unrelated maps of these sizes share by chance (Cohen 1960). 255 is a label like any other.
     """
     shares = [label_pixels(labels) / labels.size for labels in (first, second)]
-    same = np.asarray(np.count_nonzero(first == second) / first.size)
-    return float(_kappa(same, np.asarray((shares[0] * shares[1]).sum())))
+    return float(_kappa(np.mean(first == second), (shares[0] * shares[1]).sum()))
 
 
 def agreement_curve(
@@ -48,14 +47,14 @@ def agreement_curve(
     classes, bins = len(first), len(thresholds) + 1
     if not classes:
         return np.full(len(thresholds), np.nan)
-    label, reached = zip(*(_strongest(maps, thresholds) for maps in (first, second)), strict=True)
-    pixels = label[0].size
-    same = label[0] == label[1]
-    both = _from(np.bincount(np.minimum(*reached)[same], minlength=bins))
-    neither = pixels - _from(np.bincount(np.maximum(*reached), minlength=bins))
+    labels = [maps.argmax(0).ravel() for maps in (first, second)]
+    reached = [_reached(maps, thresholds) for maps in (first, second)]
+    pixels, same = labels[0].size, labels[0] == labels[1]
+    both = reaching_each(np.bincount(np.minimum(*reached)[same], minlength=bins))
+    neither = pixels - reaching_each(np.bincount(np.maximum(*reached), minlength=bins))
     counts = [
-        _from(np.bincount(lab * bins + bin_, minlength=classes * bins).reshape(classes, bins))
-        for lab, bin_ in zip(label, reached, strict=True)
+        reaching_each(np.bincount(label * bins + steps, minlength=classes * bins).reshape(classes, bins))
+        for label, steps in zip(labels, reached, strict=True)
     ]
     background = [pixels - count.sum(0) for count in counts]
     chance = ((counts[0] * counts[1]).sum(0) + background[0] * background[1]) / pixels**2
@@ -78,14 +77,12 @@ def colour_information_curve(
     Returns:
         (T,) float64 in bits, 0 to 1.
     """
-    bins = len(thresholds) + 1
-    colours = COLOUR_LEVELS**3
-    none = np.zeros(image.shape[0] * image.shape[1], np.int64)
-    reached = _strongest(cams, thresholds)[1] if len(cams) else none
-    joint = np.bincount(_colour(image) * np.int64(bins) + reached, minlength=colours * bins).reshape(
-        colours, bins
-    )
-    return _information(_from(joint), joint.sum(1, keepdims=True))
+    bins, colours = len(thresholds) + 1, COLOUR_LEVELS**3
+    cells = _colour(image) * np.int64(bins)
+    if len(cams):
+        cells += _reached(cams, thresholds)
+    joint = np.bincount(cells, minlength=colours * bins).reshape(colours, bins)
+    return _information(reaching_each(joint), joint.sum(1, keepdims=True))
 
 
 def label_free_threshold(curve: Curve) -> float | None:
@@ -105,9 +102,9 @@ def label_free_threshold(curve: Curve) -> float | None:
 
 def colour_information(image: NDArray[np.uint8], labels: Labels) -> float:
     """The same of a mask (H, W), any class against background, in bits; 255 is left out. NaN if all is."""
-    side = (labels > 0).view(np.uint8) + (labels == 255)  # background, a class, left out
-    kinds = _colour(image) * np.uint8(3) + side.ravel()
-    joint = np.bincount(kinds, minlength=3 * COLOUR_LEVELS**3).reshape(-1, 3)[:, :2]
+    side = (labels > 0).view(np.uint8) + (labels == IGNORE)  # background, a class, left out
+    cells = _colour(image) * np.uint8(3) + side.ravel()
+    joint = np.bincount(cells, minlength=3 * COLOUR_LEVELS**3).reshape(-1, 3)[:, :2]
     if not joint.any():
         return float("nan")
     return float(_information(joint[:, 1:], joint.sum(1, keepdims=True))[0])
@@ -118,10 +115,10 @@ def gradient_ranks(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     The gradient is that of the grey image smoothed by 1-2-1 in both directions, |dx| + |dy|.
     """
-    red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
-    grey = red + green + blue  # at most 765; smoothed 16 times that, its gradient twice that: within 16 bits
+    grey = image[..., 0].astype(np.int16) + image[..., 1] + image[..., 2]  # its gradient stays within 16 bits
     for _ in range(2):
-        grey = np.ascontiguousarray(_smoothed(grey).T)
+        padded = np.pad(grey, ((1, 1), (0, 0)), mode="edge")
+        grey = (padded[:-2] + 2 * padded[1:-1] + padded[2:]).T
     padded = np.pad(grey, 1, mode="edge")
     strength = np.abs(padded[1:-1, 2:] - padded[1:-1, :-2]) + np.abs(padded[2:, 1:-1] - padded[:-2, 1:-1])
     counts = np.bincount(strength.ravel())
@@ -132,9 +129,8 @@ def gradient_ranks(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 def edge_alignment(ranks: NDArray[np.float32], labels: Labels) -> float:
     """Mean gradient rank of the pixels on both sides of the mask's boundaries; NaN where there is none.
 
-    A region of 255 has a boundary too.
-
-    0.5 is what a boundary drawn anywhere scores, 1 one that follows the strongest edges of the image.
+    A region of 255 has a boundary too. 0.5 is what a boundary drawn anywhere scores, 1 one that follows the strongest
+    edges of the image.
     """
     edge = np.zeros(labels.shape, bool)
     across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
@@ -145,31 +141,20 @@ def edge_alignment(ranks: NDArray[np.float32], labels: Labels) -> float:
     return float(ranks[edge].mean(dtype=np.float64)) if edge.any() else float("nan")
 
 
-def _strongest(
-    cams: NDArray[np.floating], thresholds: Sequence[float]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(P,) the strongest class of each pixel, and how many thresholds its value reaches."""
-    limits = np.asarray(thresholds, np.float32)
-    reached = np.searchsorted(limits, cams.max(0).ravel().astype(np.float32), side="right")
-    return cams.argmax(0).ravel(), reached
-
-
-def _from(counts: NDArray[np.integer]) -> NDArray[np.int64]:
-    """(..., T + 1) pixels by thresholds reached -> (..., T) pixels that reach each threshold."""
-    return np.asarray(np.cumsum(counts[..., ::-1], axis=-1)[..., ::-1][..., 1:], dtype=np.int64)
+def _reached(cams: NDArray[np.floating], thresholds: Sequence[float]) -> NDArray[np.int64]:
+    """(P,) how many thresholds the strongest class of each pixel reaches."""
+    strongest = cams.max(0).ravel().astype(np.float32)
+    return np.asarray(np.searchsorted(np.asarray(thresholds, np.float32), strongest, side="right"))
 
 
 def _kappa(observed: NDArray[np.floating], chance: NDArray[np.floating]) -> NDArray[np.float64]:
-    open_to_chance = 1 - chance
-    undefined = open_to_chance < 1e-9
-    kappa = (observed - chance) / np.where(undefined, 1, open_to_chance)
-    return np.where(undefined, np.nan, kappa)
+    undefined = 1 - chance < 1e-9
+    return np.where(undefined, np.nan, (observed - chance) / np.where(undefined, 1, 1 - chance))
 
 
 def _information(inside: NDArray[np.integer], total: NDArray[np.integer]) -> NDArray[np.float64]:
     """Mutual information in bits of colour and two labels: (Q, T) pixels inside and (Q, 1) pixels, by colour."""
-    outside = total - inside
-    pixels = total.sum()
+    outside, pixels = total - inside, total.sum()
     by_label = _xlogx(inside.sum(0)) + _xlogx(outside.sum(0))
     joint = _xlogx(inside).sum(0) + _xlogx(outside).sum(0)
     return np.asarray(np.maximum((_xlogx(pixels) - _xlogx(total).sum() - by_label + joint) / pixels, 0))
@@ -180,11 +165,6 @@ def _xlogx(counts: NDArray[np.integer]) -> NDArray[np.float64]:
 
 
 def _colour(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(h, w, 3) -> (P,) index of each pixel's colour."""
-    red, green, blue = (image[..., channel].ravel() // np.uint8(256 // COLOUR_LEVELS) for channel in range(3))
-    return (red * np.uint8(COLOUR_LEVELS) + green) * np.uint8(COLOUR_LEVELS) + blue  # at most 63
-
-
-def _smoothed(grey: NDArray[np.int16]) -> NDArray[np.int16]:
-    padded = np.pad(grey, ((1, 1), (0, 0)), mode="edge")
-    return np.asarray(padded[:-2] + 2 * padded[1:-1] + padded[2:], dtype=np.int16)
+    """(h, w, 3) -> (P,) index of each pixel's colour, 0 to 63."""
+    red, green, blue = (image[..., channel].ravel() // (256 // COLOUR_LEVELS) for channel in range(3))
+    return (red * COLOUR_LEVELS + green) * COLOUR_LEVELS + blue

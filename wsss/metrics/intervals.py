@@ -1,13 +1,7 @@
-"""Paired bootstrap over images (Efron 1979): how sure is a difference between two runs?
+"""How sure a difference is: paired bootstrap over images, Student's t over repeated trainings."""
 
-Both runs are scored on the same resampled images, so what makes an image easy or hard for both cancels out.
-The interval holds the 2.5th to the 97.5th percentile of the resampled differences.
-
-Paired differences over repeated trainings, with Student's t interval.
-"""
-
-import math
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +47,11 @@ def paired_bootstrap(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Difference:
-    """Figures of two runs on the same images, and 95 % intervals of their differences.
+    """Figures of two runs on the same images, and 95 % intervals of their differences (Efron 1979).
+
+    Both runs are scored on the same resampled images, so what makes an image easy or hard for both cancels out.
+    The interval holds the 2.5th to the 97.5th percentile of the resampled differences. scipy.stats.bootstrap has no
+    tables of images whose figures may be undefined in some resamples.
 
     Args:
         a: (n, F) what A contributes per image, for example pixel counts; summed over images before they are used.
@@ -68,33 +66,17 @@ def paired_bootstrap(
     if a.shape != b.shape or not len(a):
         raise ValueError(f"expected two equal, non-empty tables of images, got {a.shape} and {b.shape}")
     first, second = a.astype(np.float64), b.astype(np.float64)
-    draws = [
-        statistic(weights @ second) - statistic(weights @ first)
-        for weights in _weights(len(a), resamples, seed)
-    ]
-    low, high = _percentiles(np.concatenate(draws))
-    return Difference(statistic(first.sum(0)[None])[0], statistic(second.sum(0)[None])[0], low, high)
-
-
-def _weights(images: int, resamples: int, seed: int) -> Iterator[Table]:
-    """How often each image is drawn, (r, n) for as many resamples at a time as memory allows."""
-    random = np.random.default_rng(seed)
-    block = max(1, BLOCK_BYTES // (8 * images))
+    random, images = np.random.default_rng(seed), len(a)
+    block, draws = max(1, BLOCK_BYTES // (8 * images)), []
     for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        # Row by row, so that the block size, a matter of memory, does not change the draws.
-        drawn = [np.bincount(random.integers(images, size=images), minlength=images) for _ in range(rows)]
-        yield np.asarray(drawn, dtype=np.float64)
-
-
-def _percentiles(draws: Table) -> tuple[Table, Table]:
-    """The 2.5th and 97.5th percentile per column, over the resamples in which it is defined."""
-    low, high = np.full(draws.shape[1], np.nan), np.full(draws.shape[1], np.nan)
-    for column in range(draws.shape[1]):
-        defined = draws[:, column][np.isfinite(draws[:, column])]
-        if len(defined):
-            low[column], high[column] = np.percentile(defined, [2.5, 97.5])
-    return low, high
+        # How often each image is drawn, row by row: the block, a matter of memory, does not change the draws.
+        drawn = (random.integers(images, size=images) for _ in range(min(block, resamples - start)))
+        weights = np.array([np.bincount(images_of, minlength=images) for images_of in drawn], np.float64)
+        draws.append(statistic(weights @ second) - statistic(weights @ first))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice")
+        low, high = np.nanpercentile(np.concatenate(draws), [2.5, 97.5], axis=0)
+    return Difference(statistic(first.sum(0)[None])[0], statistic(second.sum(0)[None])[0], low, high)
 
 
 @dataclass(frozen=True)
@@ -120,43 +102,32 @@ class PairedDifference:
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and standard deviation with n - 1 below the root; None for one value. Raises ValueError for none."""
-    if not values:
-        raise ValueError("no values")
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2:
-        return mean, None
-    squares = math.fsum((value - mean) ** 2 for value in values)
-    return mean, math.sqrt(squares / (len(values) - 1))
+    """Mean and standard deviation with n - 1 below the root; None for one value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def paired_difference(
-    first: Sequence[float], other: Sequence[float], *, level: float = 0.95
-) -> PairedDifference:
-    """Mean of ``other - first``, pair by pair, with its t interval: mean +- t(n - 1) s / sqrt(n).
+def paired_difference(first: Sequence[float], other: Sequence[float]) -> PairedDifference:
+    """Mean of ``other - first``, pair by pair, with its 95 % interval of Student's t.
 
-    Source: Student (1908), The Probable Error of a Mean, Biometrika 6. It takes the differences as normal; with as
-    few pairs as there are seeds that cannot be checked.
+    It takes the differences as normal; with as few pairs as there are seeds that cannot be checked.
 
     Args:
         first: one value per pair, such as the baseline's mIoU with each seed.
         other: the other's, in the same order.
-        level: of confidence, in (0, 1).
 
     Returns:
         The mean, and the interval where there are two pairs or more.
 
     Raises:
-        ValueError: no pairs, different lengths, or a level outside (0, 1).
+        ValueError: no pairs, or different lengths.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level {level}: expected a share between 0 and 1")
-    differences = [b - a for a, b in zip(first, other, strict=True)]
-    mean, deviation = mean_and_deviation(differences)
-    if deviation is None:
-        return PairedDifference(mean, None, None, 1)
-    from scipy.special import stdtrit
+    from scipy import stats  # takes long to import, and only `ablate` needs it
 
-    count = len(differences)
-    reach = float(stdtrit(count - 1, (1 + level) / 2)) * deviation / math.sqrt(count)
+    differences = [b - a for a, b in zip(first, other, strict=True)]
+    if not differences:
+        raise ValueError("no pairs")
+    mean, count = float(np.mean(differences)), len(differences)
+    if count == 1:
+        return PairedDifference(mean, None, None, 1)
+    reach = float(stats.t.ppf(0.975, count - 1) * stats.sem(differences))
     return PairedDifference(mean, mean - reach, mean + reach, count)

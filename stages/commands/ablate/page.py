@@ -9,7 +9,7 @@ from typing import Any
 from stages.commands.ablate.results import BY_KEY, METRICS, STAGES, Results, Summary
 from stages.commands.report.charts import Interval, interval_chart
 from stages.commands.report.page import duration, percent, render, signed
-from stages.commands.report.wording import STAGE_TITLES
+from stages.commands.report.values import STAGE_TITLES
 from stages.commands.terminal import aligned
 from wsss.store.files import write_text
 

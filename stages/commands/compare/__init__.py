@@ -1,1 +1,280 @@
-"""The command `compare`: two or more reports side by side."""
+"""`compare`: two or more reports side by side: on the terminal, as JSON and as one HTML page."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stages.commands.compare.pairing import StagePair, config_differences, pair_stage
+from stages.commands.report import SCHEMA, report_paths
+from stages.commands.report.gallery import MASKS, Exhibit, Picture, stage_mask
+from stages.commands.report.measure import scored_images
+from stages.commands.report.page import percent, render, signed
+from stages.commands.report.values import STAGE_TITLES, Values
+from stages.commands.session import Request, Session, open_session
+from stages.workspace import Workspace
+from wsss.errors import UserError
+from wsss.metrics import Labels
+from wsss.store.artifacts import Artifact
+from wsss.store.files import OutputFolder, is_sealed, parse_json, write_text
+
+SHOWN = 3
+"""Images shown of those that gained and of those that lost most."""
+ON_TERMINAL = ("miou", "boundary_iou", "failure1.recall_tiny", "failure1.recall_thin", "failure2.mistaken")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A run that is compared.
+
+    Attributes:
+        path: of its report.json.
+        name: what it is called on the page.
+        report: its report.
+    """
+
+    path: Path
+    name: str
+    report: Values
+
+    @cached_property
+    def session(self) -> Session:
+        """The run in whose folder the report lies. Raises UserError where it is no run's folder."""
+        folder = self.path.parent
+        if not (folder / "run.json").exists():
+            raise UserError(f"{folder} is no run's folder, so its masks are not at hand")
+        return open_session(Request(None, [], folder.name, folder.parent))
+
+    def mask(self, stage: str, picture: Picture) -> Labels:
+        """(H, W) the mask that the report describes. Raises UserError where it is not at hand."""
+        planned = self.session.planned.get(stage)
+        if (
+            planned is None
+            or not planned.cached
+            or planned.stamp.fingerprint != self.report[f"{stage}.fingerprint"]
+        ):
+            raise UserError(f"the masks of {self.name} that its report describes are not in its workspace")
+        artifact = Artifact(planned.path)
+        try:
+            return stage_mask(stage, artifact, picture.sample, self.report.get(f"{stage}.threshold", 0.0))
+        finally:
+            artifact.close()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The first run against another.
+
+    Attributes:
+        a: name of the first.
+        b: name of the other.
+        stages: what both have.
+        notes: what is not comparable at all.
+    """
+
+    a: str
+    b: str
+    stages: tuple[StagePair, ...]
+    notes: tuple[str, ...]
+
+
+def run_compare(
+    runs: Sequence[str],
+    workspace: Path,
+    *,
+    out: Path | None = None,
+    print_json: bool = False,
+    fail_if_worse: float | None = None,
+    resamples: int,
+) -> bool:
+    """Compare the first run with the others: print, write the page, and judge.
+
+    Args:
+        runs: names of runs in the workspace, or paths of report.json files.
+        workspace: folder of the runs.
+        out: the page; None: ``compare.html`` in the folder of the last run.
+        print_json: print JSON instead of the tables.
+        fail_if_worse: points of mIoU that a run may lose against the first.
+        resamples: of the bootstrap.
+
+    Returns:
+        False where a run is worse than allowed.
+
+    Raises:
+        UserError: fewer than two runs, or a report is missing or damaged.
+    """
+    if len(runs) < 2:
+        raise UserError(f"compare: expected two runs or more, got {len(runs)}")
+    sides = load_sides([_report_path(run, Workspace(workspace.expanduser().resolve())) for run in runs])
+    pairs = [pair_sides(sides[0], other, resamples=resamples) for other in sides[1:]]
+    differences = config_differences([side.report for side in sides])
+    folder = sides[-1].path.parent
+    # The folder of a run must not be a link that leads out of the workspace.
+    page = out or OutputFolder(folder.parent).place(f"{folder.name}/compare.html")
+    write_text(page, _page(sides, pairs, differences))
+    if print_json:
+        config = [{"key": key, "values": values} for key, values in differences]
+        values = {"schema": SCHEMA, "config": config, "pairs": [asdict(pair) for pair in pairs]}
+        print(json.dumps(values, ensure_ascii=False, allow_nan=False))
+    else:
+        names = [side.name for side in sides]
+        for key, each in differences:
+            print(f"{key}: " + " | ".join(f"{name} {value}" for name, value in zip(names, each, strict=True)))
+        print("\n".join(line for pair in pairs for line in _text(pair)))
+        print(f"\n* the 95 % interval (paired bootstrap over images) excludes zero\npage: {page}")
+    worse = [] if fail_if_worse is None else worse_by(pairs, fail_if_worse)
+    for sentence in worse:
+        # Not on standard output: --json has that to itself.
+        print(f"worse by more than {fail_if_worse:g} points: {sentence}", file=sys.stderr)
+    return not worse
+
+
+def load_sides(paths: Sequence[Path]) -> list[Side]:
+    """The reports, under the names of their runs, numbered where they are the same. Raises UserError."""
+    sides: list[Side] = []
+    for path in paths:
+        report = load_report(path)
+        name, count = str(report["run"]), 1
+        while name in {side.name for side in sides}:
+            count += 1
+            name = f"{report['run']} ({count})"
+        sides.append(Side(path, name, report))
+    return sides
+
+
+def load_report(path: Path) -> Values:
+    """A report.json.
+
+    Raises:
+        UserError: not there, not a report, or of another schema.
+    """
+    again = "; `report RUN` writes it"
+    try:
+        values: Values = parse_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}{again}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}){again} again") from None
+    if not isinstance(values, dict) or not {"schema", "run", "labels", "config"} <= values.keys():
+        raise UserError(f"{path}: not a report of this program; expected the report.json of a run")
+    if values["schema"] != SCHEMA:
+        raise UserError(f"{path}: schema {values['schema']}, expected {SCHEMA}{again} again")
+    if not is_sealed(path):
+        raise UserError(f"{path}: it has changed since it was written (sha256){again} again")
+    return values
+
+
+def pair_sides(first: Side, other: Side, *, resamples: int) -> Pair:
+    """Compare two runs in all stages that both have."""
+    a, b = first.report, other.report
+    stages, notes = [], []
+    for stage, title in STAGE_TITLES.items():
+        has = [side.name for side in (first, other) if f"{stage}.split" in side.report]
+        if len(has) == 2:
+            stages.append(pair_stage(stage, a, b, resamples=resamples))
+        elif has:
+            notes.append(f"{title}: only {has[0]} has it.")
+    data = [(a.get(f"{stage}.data"), b.get(f"{stage}.data")) for stage in ("classify", "segment")]
+    if any(one and another and one != another for one, another in data):
+        notes.append(
+            "The two were trained on different data (images, tags or splits, or masks under full supervision)."
+        )
+    return Pair(first.name, other.name, tuple(stages), tuple(notes))
+
+
+def worse_by(pairs: Sequence[Pair], points: float) -> list[str]:
+    """Sentences for every stage whose mIoU fell by more than ``points`` (in points of mIoU).
+
+    Raises:
+        UserError: nothing was comparable, so that there is nothing to judge by.
+    """
+    scored = [(pair, stage, stage.scores[0]) for pair in pairs for stage in pair.stages if stage.scores]
+    if not scored:
+        raise UserError(
+            "--fail-if-worse: the runs have no comparable scores (no common images with the same masks)"
+        )
+    return [
+        f"{pair.b}: {STAGE_TITLES[stage.stage]}: mIoU {signed(line.difference)} against {pair.a}"
+        for pair, stage, line in scored
+        if line.difference is not None and 100 * line.difference < -points
+    ]
+
+
+def _text(pair: Pair) -> list[str]:
+    """A pair for the terminal, line by line."""
+    lines = ["", f"{pair.b} against {pair.a}", *(f"  note: {note}" for note in pair.notes)]
+    for stage in pair.stages:
+        lines.append(f"  {STAGE_TITLES[stage.stage]}, {len(stage.images)} images")
+        lines += [f"    note: {note}" for note in stage.notes]
+        wanted = [line for line in (*stage.scores, *stage.failures) if line.key in ON_TERMINAL]
+        if wanted:
+            lines.append(
+                f"    {'':24} {pair.a[:12]:>12} {pair.b[:12]:>12} {'difference':>11}   95 % interval"
+            )
+        for line in wanted:
+            interval = f"[{signed(line.low)}, {signed(line.high)}]" if line.low is not None else ""
+            figures = f"{percent(line.a):>12} {percent(line.b):>12} {signed(line.difference):>11}"
+            lines.append(f"    {line.title:24} {figures}   {interval}{' *' if line.certain else ''}")
+    return lines
+
+
+def _page(sides: Sequence[Side], pairs: Sequence[Pair], differences: list[tuple[str, list[Any]]]) -> str:
+    """The comparison as one HTML page."""
+    return render(
+        "compare.html",
+        sides=sides,
+        names=[side.name for side in sides],
+        pairs=pairs,
+        differences=differences,
+        titles=STAGE_TITLES,
+        shown={
+            (pair.b, stage.stage): _exhibits(stage, sides[0], other)
+            for other, pair in zip(sides[1:], pairs, strict=True)
+            for stage in pair.stages
+        },
+    )
+
+
+def _exhibits(stage: StagePair, a: Side, b: Side) -> tuple[list[Exhibit], str]:
+    """The images that gained and lost most, and why there are no pictures if there are none."""
+    lost = [("lost", row) for row in stage.changes[:SHOWN] if row[2] < row[1]]
+    gained = [("gained", row) for row in reversed(stage.changes[-SHOWN:]) if row[2] > row[1]]
+    found = []
+    try:
+        for group, (image_id, before, after) in gained + lost:
+            caption = f"mIoU {percent(before)} to {percent(after)}"
+            found.append(_exhibit(group, image_id, caption, stage.stage, (a, b)))
+    except UserError as error:
+        return [], str(error)
+    return found, ""
+
+
+def _exhibit(group: str, image_id: str, caption: str, stage: str, sides: Sequence[Side]) -> Exhibit:
+    first = sides[0].session
+    samples = scored_images(stage, first.config, first.dataset).samples
+    sample = next((sample for sample in samples if sample.id == image_id), None)
+    if sample is None:
+        raise UserError(f"the image {image_id} is no longer in the data set")
+    picture = Picture(sample, first.dataset.classes)
+    panels, errors = [picture.image()], []
+    for side in sides:
+        mask = side.mask(stage, picture)
+        panels.append(picture.mask(f"{MASKS[stage]}, {side.name}", mask))
+        if picture.truth is not None:
+            errors.append(picture.errors(f"errors, {side.name}", mask))
+    if picture.truth is not None:
+        panels.append(picture.mask("ground truth", picture.truth))
+    return Exhibit(group, image_id, caption, picture.labels, (*panels, *errors))
+
+
+def _report_path(run: str, root: Workspace) -> Path:
+    if run.endswith(".json") or "/" in run:
+        return Path(run).expanduser().resolve()
+    path = report_paths(root.run(run))[1]
+    if not path.exists():
+        known = ", ".join(item.folder.name for item in root.runs()) or "none"
+        raise UserError(f"run {run}: no report at {path}; `report {run}` writes it. Runs there: {known}")
+    return path

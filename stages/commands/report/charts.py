@@ -1,11 +1,12 @@
 """Charts as inline SVG: no script, no font, no file beside the page; sizes follow the page's width.
 
 Every chart carries its title and, where it shows figures that no table repeats, a sentence for screen readers.
-Colours come from the page's style sheet by class name, so that print and dark rooms are one setting.
+Colours come from the page's style sheet by class name.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -16,18 +17,12 @@ from PIL import Image
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 44
+Values = Sequence[float | None]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A point of a curve worth naming.
-
-    Attributes:
-        x: position.
-        y: position.
-        text: what it is.
-        kind: ``chosen``, ``best`` or ``free``: its colour and shape.
-    """
+    """A point of a curve worth naming; ``kind`` is ``chosen``, ``best`` or ``free``: its colour."""
 
     x: float
     y: float
@@ -37,88 +32,100 @@ class Mark:
 
 def curve_chart(
     xs: Sequence[float],
-    ys: Sequence[float | None],
+    ys: Values,
     *,
     title: str,
     x_label: str,
     y_label: str,
     marks: Sequence[Mark] = (),
-    others: Mapping[str, Sequence[float | None]] = {},
-    x_range: tuple[float, float] | None = None,
+    other: Values = (),
 ) -> Markup:
-    """A curve with named points; ``others`` are thinner curves on the same axes, by name. Nulls are gaps.
-
-    The x axis spans ``x_range``, or the values if there is none.
-    """
-    known = [y for y in [*ys, *(y for other in others.values() for y in other)] if y is not None]
-    top = _nice_top(max([*known, *(mark.y for mark in marks)], default=1.0))
-    frame = _Frame(*(x_range or (min(xs), max(xs))), 0.0, top)
-    parts = [frame.axes(x_label, y_label)]
-    for index, other in enumerate(others.values()):
-        parts.append(Markup('<path class="line other{}" d="{}"/>').format(index % 3, frame.path(xs, other)))
-    parts.append(Markup('<path class="line main" d="{}"/>').format(frame.path(xs, ys)))
-    parts += [frame.mark(mark) for mark in marks]
-    names = "; ".join([f"{mark.text}: {mark.y:.1f} at {mark.x:.2f}" for mark in marks])
-    return _svg(title, f"{title}. {names}", parts, WIDTH, HEIGHT)
+    """A curve over x in [0, 1] with named points; ``other`` is a dashed curve on the same axes. None is a gap."""
+    top = _round_up(
+        max([*(y for y in (*ys, *other) if y is not None), *(mark.y for mark in marks)], default=1)
+    )
+    frame = _Frame(0.0, 1.0, top)
+    parts = [*frame.axes(x_label, y_label)]
+    if other:
+        parts.append(_tag("path", class_="line other", d=frame.path(xs, other)))
+    parts.append(_tag("path", class_="line main", d=frame.path(xs, ys)))
+    names = []
+    for mark in marks:
+        x, y, text = frame.x(mark.x), frame.y(mark.y), f"{mark.text}: {mark.y:.1f} at {mark.x:.2f}"
+        parts.append(_tag("line", class_=f"drop {mark.kind}", x1=x, x2=x, y1=y, y2=frame.y(0)))
+        parts.append(_tag("circle", _tag("title", text), class_=f"mark {mark.kind}", cx=x, cy=y, r=5))
+        names.append(text)
+    return _svg(title, f"{title}. {'; '.join(names)}", parts, WIDTH, HEIGHT)
 
 
 def histogram(counts: Sequence[int], edges: Sequence[float], *, title: str, x_label: str) -> Markup:
     """Bars of how many images fall between ``edges``."""
-    frame = _Frame(edges[0], edges[-1], 0.0, _nice_top(max([1, *counts])))
-    parts = [frame.axes(x_label, "images")]
+    frame = _Frame(edges[0], edges[-1], _round_up(max([1, *counts])))
+    parts, texts = [*frame.axes(x_label, "images")], []
     for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
         left, right, y = frame.x(low) + 1, frame.x(high) - 1, frame.y(count)
-        parts.append(
-            Markup(
-                '<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
-            ).format(left, y, right - left, frame.y(0) - y, f"{low:g} to {high:g}: {count} images")
-        )
-    text = ", ".join(
-        f"{low:g} to {high:g}: {n}" for n, low, high in zip(counts, edges, edges[1:], strict=False)
-    )
-    return _svg(title, f"{title}. {text}", parts, WIDTH, HEIGHT)
+        texts.append(f"{low:g} to {high:g}: {count}")
+        bar = {"x": left, "y": y, "width": right - left, "height": frame.y(0) - y}
+        parts.append(_tag("rect", _tag("title", f"{texts[-1]} images"), class_="bar", **bar))
+    return _svg(title, f"{title}. {', '.join(texts)}", parts, WIDTH, HEIGHT)
 
 
 def confusion_chart(
     shares: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> Markup:
-    """A confusion matrix as a picture: shares in [0, 1] per row, darker for more; figures where there is room."""
+    """A confusion matrix as an image: shares in [0, 1] per row, darker for more; figures where there is room."""
     height, width = shares.shape
     cell = max(8, min(44, 560 // max(width, 1)))
-    margin = 10 + round(6.2 * max(len(name) for name in [*rows, *columns]))
-    margin = min(margin, 170)
-    picture = Markup(
-        '<image href="{}" x="{}" y="{}" width="{}" height="{}" preserveAspectRatio="none" '
-        'style="image-rendering:pixelated"/>'
-    ).format(png_uri(_shaded(shares)), margin, margin, cell * width, cell * height)
-    parts = [picture]
+    margin = min(170, 10 + round(6.2 * max(len(name) for name in (*rows, *columns))))
     size = min(11, cell + 1)
+    box = {"x": margin, "y": margin, "width": cell * width, "height": cell * height}
+    style = {"preserveAspectRatio": "none", "style": "image-rendering:pixelated"}
+    parts = [_tag("image", href=data_uri(_shaded(shares), "PNG", optimize=True), **box, **style)]
+
+    def middle(index: int) -> float:
+        return float(margin + cell * (index + 0.5))
+
     for index, name in enumerate(rows):
-        parts.append(_text(margin - 5, margin + cell * (index + 0.5) + size / 3, _cut(name), "end", size))
+        parts.append(_text(margin - 5, middle(index) + size / 3, _cut(name), "end", size))
     for index, name in enumerate(columns):
-        x = margin + cell * (index + 0.5) + size / 3
-        turn = Markup(' transform="rotate(-90 {:.1f} {:.1f})"').format(x, margin - 5.0)
-        parts.append(_text(x, margin - 5, _cut(name), "start", size, turn))
+        x = middle(index) + size / 3
+        turn = f"rotate(-90 {x:.1f} {margin - 5:.1f})"
+        parts.append(_text(x, margin - 5, _cut(name), "start", size, transform=turn))
     if cell >= 26:
-        parts += _cell_figures(shares, margin, cell)
+        for (row, column), share in np.ndenumerate(shares):
+            if share >= 0.005:  # also not NaN
+                shade = "light" if share > 0.5 else "dark"
+                text = f"{100 * share:.0f}"
+                parts.append(_text(middle(column), middle(row) + 4, text, "middle", 11, class_=shade))
     side = (margin + cell * width + 8, margin + cell * height + 8)
     return _svg(title, f"{title}; the table of the classes gives the main figures.", parts, *side, limit=True)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference with its interval, in points; ``kind`` is ``gain``, ``loss`` or empty: its colour."""
+    """A difference, in points.
+
+    Attributes:
+        name: of the row.
+        value: the difference, or the mean of several.
+        low: lower end of its interval; None: there is no interval.
+        high: upper end.
+        kind: ``gain``, ``loss`` or empty: its colour.
+        dots: single differences, such as one per seed.
+    """
 
     name: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     kind: str
+    dots: Sequence[float] = ()
 
 
 def interval_chart(rows: Sequence[Interval], *, title: str, width: float = WIDTH) -> Markup:
-    """Differences as dots on whiskers, one row each, around a line at zero; less ``width`` makes text larger."""
-    reach = _nice_top(max([0.1, *(abs(end) for row in rows for end in (row.low, row.high))]))
+    """Differences with their intervals, a row each, around a line at zero; less ``width`` makes text larger."""
+    ends = [abs(end) for row in rows for end in (row.value, row.low, row.high, *row.dots) if end is not None]
+    reach = _round_up(max([0.1, *ends]))
     left, step = 24 + 6.2 * max([0, *(len(_cut(row.name)) for row in rows)]), 20
     height = step * len(rows) + 34
 
@@ -126,29 +133,27 @@ def interval_chart(rows: Sequence[Interval], *, title: str, width: float = WIDTH
         return left + (value + reach) / (2 * reach) * (width - left - RIGHT)
 
     parts = []
-    for tick in (-reach, -reach / 2, 0, reach / 2, reach):
-        line = Markup('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="0" y2="{}"/>')
-        parts.append(line.format("axis" if tick == 0 else "grid", x(tick), x(tick), height - 30))
+    for tick in (-reach, -reach / 2, 0.0, reach / 2, reach):
+        grid = "axis" if tick == 0 else "grid"
+        parts.append(_tag("line", class_=grid, x1=x(tick), x2=x(tick), y1=0, y2=height - 30))
         parts.append(_text(x(tick), height - 14, f"{tick:+g}" if tick else "0", "middle", 12))
     for index, row in enumerate(rows):
-        y = step * (index + 0.5)
+        y, text = step * (index + 0.5), f"{row.name}: {row.value:+.1f}"
         parts.append(_text(left - 8, y + 4, _cut(row.name), "end", 12))
-        whisker = Markup(
-            '<line class="whisker {}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>'
-            '<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>'
+        if row.low is not None and row.high is not None:
+            text += f" ({row.low:+.1f} to {row.high:+.1f})"
+            parts.append(
+                _tag("line", class_=f"whisker {row.kind}", x1=x(row.low), x2=x(row.high), y1=y, y2=y)
+            )
+        parts += [_tag("circle", class_="single", cx=x(dot), cy=y, r=2.5) for dot in row.dots]
+        parts.append(
+            _tag("circle", _tag("title", text), class_=f"dot {row.kind}", cx=x(row.value), cy=y, r=4)
         )
-        text = f"{row.name}: {row.value:+.1f} ({row.low:+.1f} to {row.high:+.1f})"
-        parts.append(whisker.format(row.kind, x(row.low), x(row.high), y, y, row.kind, x(row.value), y, text))
     return _svg(title, f"{title}; the table beside it gives the figures.", parts, width, height)
 
 
-def png_uri(picture: Image.Image) -> str:
-    """A picture as a ``data:`` address."""
-    return data_uri(picture, "PNG", optimize=True)
-
-
 def data_uri(picture: Image.Image, kind: str, **options: object) -> str:
-    """A picture encoded by Pillow's format name, as a ``data:`` address."""
+    """An image encoded by Pillow's format name, as a ``data:`` address."""
     buffer = BytesIO()
     picture.save(buffer, format=kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -156,94 +161,59 @@ def data_uri(picture: Image.Image, kind: str, **options: object) -> str:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Axes: data coordinates to SVG coordinates."""
+    """Axes, y from 0: data coordinates to SVG coordinates."""
 
     x_low: float
     x_high: float
-    y_low: float
     y_high: float
 
     def x(self, value: float) -> float:
-        share = (value - self.x_low) / ((self.x_high - self.x_low) or 1)
-        return LEFT + share * (WIDTH - LEFT - RIGHT)
+        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        share = (value - self.y_low) / ((self.y_high - self.y_low) or 1)
-        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+        return HEIGHT - BOTTOM - value / self.y_high * (HEIGHT - TOP - BOTTOM)
 
-    def path(self, xs: Sequence[float], ys: Sequence[float | None]) -> str:
-        pieces, pen = [], "M"
+    def path(self, xs: Sequence[float], ys: Values) -> str:
+        pieces, pen = "", "M"
         for x, y in zip(xs, ys, strict=True):
-            if y is None:
-                pen = "M"
-                continue
-            pieces.append(f"{pen}{self.x(x):.1f} {self.y(y):.1f}")
-            pen = "L"
-        return "".join(pieces)
+            pieces += "" if y is None else f"{pen}{self.x(x):.1f} {self.y(y):.1f}"
+            pen = "M" if y is None else "L"
+        return pieces
 
-    def axes(self, x_label: str, y_label: str) -> Markup:
+    def axes(self, x_label: str, y_label: str) -> list[Markup]:
         parts = []
         for step in range(6):
-            value = self.y_low + (self.y_high - self.y_low) * step / 5
-            y = self.y(value)
-            parts.append(
-                Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
-                    LEFT, WIDTH - RIGHT, y, y
-                )
-            )
-            parts.append(_text(LEFT - 6, y + 4, f"{value:g}", "end", 12))
-            value = self.x_low + (self.x_high - self.x_low) * step / 5
-            parts.append(_text(self.x(value), HEIGHT - BOTTOM + 16, f"{value:.3g}", "middle", 12))
+            x, y = self.x_low + (self.x_high - self.x_low) * step / 5, self.y_high * step / 5
+            parts.append(_tag("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=self.y(y), y2=self.y(y)))
+            parts.append(_text(LEFT - 6, self.y(y) + 4, f"{y:g}", "end", 12))
+            parts.append(_text(self.x(x), HEIGHT - BOTTOM + 16, f"{x:.3g}", "middle", 12))
+        middle = (TOP + HEIGHT - BOTTOM) / 2
         parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "middle", 13))
-        turn = Markup(' transform="rotate(-90 12 {})"').format((TOP + HEIGHT - BOTTOM) / 2)
-        parts.append(_text(12, (TOP + HEIGHT - BOTTOM) / 2, y_label, "middle", 13, turn))
-        return Markup("").join(parts)
+        parts.append(_text(12, middle, y_label, "middle", 13, transform=f"rotate(-90 12 {middle})"))
+        return parts
 
-    def mark(self, mark: Mark) -> Markup:
-        x, y = self.x(mark.x), self.y(mark.y)
-        return Markup(
-            '<line class="drop {}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>'
-            '<circle class="mark {}" cx="{:.1f}" cy="{:.1f}" r="5"><title>{}</title></circle>'
-        ).format(
-            mark.kind,
-            x,
-            x,
-            y,
-            self.y(self.y_low),
-            mark.kind,
-            x,
-            y,
-            f"{mark.text}: {mark.y:.1f} at {mark.x:.2f}",
+
+def _tag(name: str, content: str = "", **attributes: object) -> Markup:
+    """An element; texts are escaped, floats have one decimal, and ``_`` stands for ``-`` (``class_`` for class)."""
+    words = Markup("").join(
+        Markup(' {}="{}"').format(
+            key.rstrip("_").replace("_", "-"), f"{value:.1f}" if isinstance(value, float) else value
         )
+        for key, value in attributes.items()
+    )
+    return Markup("<{}{}>{}</{}>").format(name, words, content, name)
+
+
+def _text(x: float, y: float, text: str, anchor: str, size: int, **more: str) -> Markup:
+    return _tag("text", text, **more, x=x, y=y, text_anchor=anchor, font_size=size)
 
 
 def _svg(
     title: str, text: str, parts: Sequence[Markup], width: float, height: float, limit: bool = False
 ) -> Markup:
-    style = Markup(' style="max-width:{:.0f}px"').format(width) if limit else ""
-    return Markup(
-        '<svg role="img" aria-label="{}" viewBox="0 0 {:.0f} {:.0f}"{}><title>{}</title>{}</svg>'
-    ).format(text, width, height, style, title, Markup("").join(parts))
-
-
-def _text(x: float, y: float, text: str, anchor: str, size: float, more: Markup | str = "") -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" font-size="{:g}"{}>{}</text>').format(
-        x, y, anchor, size, more, text
-    )
-
-
-def _cell_figures(shares: NDArray[np.float64], margin: float, cell: float) -> list[Markup]:
-    figures = []
-    for (row, column), share in np.ndenumerate(shares):
-        if np.isfinite(share) and share >= 0.005:
-            x, y = margin + cell * (column + 0.5), margin + cell * (row + 0.5) + 4
-            shade = "light" if share > 0.5 else "dark"
-            figures.append(
-                Markup(
-                    '<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="middle" font-size="11">{:.0f}</text>'
-                ).format(shade, x, y, 100 * share)
-            )
-    return figures
+    style = {"style": f"max-width:{width:.0f}px"} if limit else {}
+    content = _tag("title", title) + Markup("").join(parts)
+    return _tag("svg", content, role="img", aria_label=text, viewBox=f"0 0 {width:.0f} {height:.0f}", **style)
 
 
 def _shaded(shares: NDArray[np.float64]) -> Image.Image:
@@ -258,9 +228,9 @@ def _cut(name: str) -> str:
     return name if len(name) <= 26 else f"{name[:25]}…"
 
 
-def _nice_top(value: float) -> float:
-    """The smallest of 1, 2, 5 times a power of ten (or 2.5) that is not below the value."""
+def _round_up(value: float) -> float:
+    """The smallest of 1, 2, 2.5, 4, 5, 6, 8 times a power of ten that is not below the value; 1 for 0."""
     if value <= 0:
         return 1.0
-    power = 10.0 ** np.floor(np.log10(value))
-    return float(next(step * power for step in (1, 2, 2.5, 4, 5, 6, 8, 10) if step * power >= value - 1e-12))
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 2.5, 4, 5, 6, 8, 10) if step * power >= value - 1e-12)

@@ -1,25 +1,42 @@
-"""The report's pictures: which images stand for a stage, and what is shown of each."""
+"""The report's images: which ones stand for a stage, and what is shown of each; the run's overview.png."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from data import Sample
+from data import Dataset, Sample
+from data.dataset import overview_samples
 from data.images import read_image
-from stages.commands.report import pictures
+from stages import Planned
+from stages.commands.report.charts import data_uri
 from stages.commands.report.values import Values
-from wsss.metrics import label_pixels, seed_labels
-from wsss.resize import resize_maps
+from wsss import IGNORE
+from wsss.metrics import Labels, label_pixels, seed_labels
+from wsss.pictures import Rgb, darkened, draw_grid, legend, paint_cams, paint_labels
+from wsss.resize import resize_image, resize_labels, resize_maps, working_size
 from wsss.store.artifacts import Artifact
+from wsss.store.files import atomic_path
 
+SIDE = 280
+"""Pixels of a panel's long side in the page."""
 EACH = 3
 """Images shown of the worst, the median and the best."""
 MASKS = {"cams": "seed", "refine": "pseudo-mask", "segment": "prediction"}
 """What a stage's mask is called."""
 RANKED_BY = {"cams": "mirror_agreement", "refine": "cam_agreement", "segment": "tags_named"}
 """The indicator that ranks images where there is no ground truth."""
+ERRORS: Mapping[str, tuple[int, int, int]] = {
+    "false negative": (0, 114, 178),
+    "false positive": (240, 228, 66),
+    "wrong class": (213, 94, 0),
+    "ignored": (255, 255, 255),
+}
+"""Colours of the error map (Okabe and Ito's blue, yellow and vermilion; a test holds them to stay apart for every kind
+of colour blindness). What is right shows the image in grey."""
 
 
 @dataclass(frozen=True)
@@ -58,61 +75,49 @@ def choose(
     Images are ranked by their own mIoU, without ground truth by an indicator. A class is shown by the image with
     its median score among those tagged with it, that is not shown yet if there is one.
     """
-    ranked = ranking(stage, values)
-    shown = _extremes(ranked)
+    ids = values["per_image.id"]
+    column = "miou" if values["scored_images"] else f"indicator.{RANKED_BY[stage]}"
+    scores = values.get(f"per_image.{column}") or [None] * len(ids)
+    known = sorted((score, image) for score, image in zip(scores, ids, strict=True) if score is not None)
+    ranked = [image for _, image in known] or list(ids)
+    shown = [("worst first", image) for image in ranked]
+    if len(ranked) > 3 * EACH:
+        middle = (len(ranked) - EACH) // 2
+        groups = {"worst": ranked[:EACH], "median": ranked[middle : middle + EACH], "best": ranked[-EACH:]}
+        shown = [(group, image) for group, images in groups.items() for image in images]
     for tag, name in enumerate(classes):
-        tagged = [image_id for image_id in ranked if tag in samples[image_id].tags]
-        fresh = [image_id for image_id in tagged if image_id not in {known for _, known in shown}] or tagged
+        tagged = [image for image in ranked if tag in samples[image].tags]
+        fresh = [image for image in tagged if image not in {known for _, known in shown}] or tagged
         if fresh:
             shown.append((name, fresh[len(fresh) // 2]))
     return shown
 
 
-def ranking(stage: str, values: Values) -> list[str]:
-    """Image ids, worst first; images without a score are left out."""
-    column = "per_image.miou"
-    if not values["scored_images"]:
-        column = f"per_image.indicator.{RANKED_BY[stage]}"
-    scores = values.get(column) or [None] * values["images"]
-    known = [
-        (score, image_id)
-        for score, image_id in zip(scores, values["per_image.id"], strict=True)
-        if score is not None
-    ]
-    return [image_id for _, image_id in sorted(known)] or list(values["per_image.id"])
+def exhibits(stage: str, values: Values, scored: Dataset, planned: Mapping[str, Planned]) -> list[Exhibit]:
+    """The chosen images of a measured stage, with CAM, mask, ground truth and errors as far as there are any."""
+    samples = {sample.id: sample for sample in scored.samples}
+    scores = dict(zip(values["per_image.id"], values["per_image.miou"], strict=True))
+    artifact, seed = Artifact(planned[stage].path), _opened(planned, "cams") if stage != "segment" else None
+    found = []
+    for group, image_id in choose(stage, values, samples, scored.classes):
+        sample = samples[image_id]
+        picture = Picture(sample, scored.classes)
+        panels = [picture.image()]
+        if seed:
+            panels.append(picture.cams(seed))
+        mask = stage_mask(stage, artifact, sample, values.get("threshold", 0.0))
+        panels.append(picture.mask(MASKS[stage], mask))
+        if picture.truth is not None:
+            panels += [picture.mask("ground truth", picture.truth), picture.errors("errors", mask)]
+        score = scores[image_id]
+        caption = "" if score is None else f"mIoU {100 * score:.1f}"
+        found.append(Exhibit(group, image_id, caption, picture.labels, tuple(panels)))
+    for opened in filter(None, (artifact, seed)):
+        opened.close()
+    return found
 
 
-def exhibit(
-    group: str,
-    sample: Sample,
-    stage: str,
-    artifacts: Mapping[str, Artifact],
-    *,
-    background: float,
-    classes: Sequence[str],
-    score: float | None,
-) -> Exhibit:
-    """Paint one image: photograph, CAM, mask, truth and error map, as far as there are any."""
-    image = pictures.small(read_image(sample.image))
-    tags = ", ".join(classes[tag] for tag in sample.tags) or "no tags"
-    panels = [photograph(sample, image, classes)]
-    if stage != "segment" and "cams" in artifacts:
-        seed = artifacts["cams"]
-        uri = pictures.cams_uri(
-            image, seed.read(sample.id, "maps"), [int(label) + 1 for label in seed.read(sample.id, "classes")]
-        )
-        panels.append(Panel("CAM", uri, f"class activation maps of {tags}"))
-    mask = stage_mask(stage, artifacts[stage], sample, background)
-    panels.append(mask_panel(MASKS[stage], image, mask, classes))
-    truth = sample.mask.read() if sample.mask else None
-    if truth is not None:
-        panels.append(mask_panel("truth", image, truth, classes))
-        panels.append(error_panel("errors", image, truth, mask))
-    caption = "" if score is None else f"mIoU {100 * score:.1f}"
-    return Exhibit(group, sample.id, caption, tuple(tag + 1 for tag in sample.tags), tuple(panels))
-
-
-def stage_mask(stage: str, artifact: Artifact, sample: Sample, background: float) -> NDArray[np.uint8]:
+def stage_mask(stage: str, artifact: Artifact, sample: Sample, background: float) -> Labels:
     """(H, W) the labels by which a stage is judged."""
     if stage == "cams":
         cams = resize_maps(artifact.read(sample.id, "maps"), sample.size)
@@ -120,46 +125,110 @@ def stage_mask(stage: str, artifact: Artifact, sample: Sample, background: float
     return np.asarray(artifact.read(sample.id, {"refine": "labels", "segment": "predictions"}[stage]))
 
 
-def photograph(sample: Sample, image: NDArray[np.uint8], classes: Sequence[str]) -> Panel:
-    """The photograph's panel."""
-    tags = ", ".join(classes[tag] for tag in sample.tags) or "no tags"
-    return Panel("photograph", pictures.photograph_uri(image), f"photograph {sample.id}: {tags}")
+class Picture:
+    """Panels of one image; masks are (H, W) of its own size.
+
+    Args:
+        sample: the image.
+        classes: C names.
+    """
+
+    def __init__(self, sample: Sample, classes: Sequence[str]) -> None:
+        self.sample, self.classes = sample, classes
+        self.size = working_size(*sample.size, SIDE)
+        self.small = resize_image(read_image(sample.image), self.size)
+        self.truth = sample.mask.read() if sample.mask else None
+        self.labels = tuple(tag + 1 for tag in sample.tags)
+        self.tags = ", ".join(classes[tag] for tag in sample.tags) or "no tags"
+
+    def image(self) -> Panel:
+        """The image itself."""
+        return self._panel("image", self.small, f"image {self.sample.id}: {self.tags}")
+
+    def cams(self, seed: Artifact) -> Panel:
+        """The class activation maps."""
+        maps, classes = (seed.read(self.sample.id, name) for name in ("maps", "classes"))
+        painted = paint_cams(self.small, resize_maps(maps, self.size), classes.astype(int) + 1)
+        return self._panel("CAM", painted, f"class activation maps of {self.tags}")
+
+    def mask(self, heading: str, mask: Labels) -> Panel:
+        """A mask in the VOC colours."""
+        names = legend(np.unique(mask).tolist(), self.classes, "uncertain or ignored")
+        painted = paint_labels(self.small, resize_labels(mask, self.size))
+        return self._panel(heading, painted, f"{heading}: {_shares(mask, names) or 'background only'}")
+
+    def errors(self, heading: str, mask: Labels) -> Panel:
+        """Where a mask differs from the ground truth, which there must be."""
+        assert self.truth is not None
+        kinds = error_kinds(self.truth, mask)
+        names = dict(enumerate(ERRORS, start=1))
+        painted = paint_errors(self.small, resize_labels(kinds, self.size))
+        return self._panel(heading, painted, f"{heading}: {_shares(kinds, names)}")
+
+    def _panel(self, heading: str, picture: Rgb, alt: str) -> Panel:
+        return Panel(heading, data_uri(Image.fromarray(picture), "JPEG", quality=80), alt)
 
 
-def mask_panel(
-    heading: str, image: NDArray[np.uint8], mask: NDArray[np.uint8], classes: Sequence[str]
-) -> Panel:
-    """A mask's panel."""
-    return Panel(heading, pictures.labels_uri(image, mask), f"{heading}: {_shares(mask, classes)}")
+def error_kinds(truth: Labels, prediction: Labels) -> NDArray[np.uint8]:
+    """What is wrong where.
+
+    Args:
+        truth: (H, W) labels, 255 ignored.
+        prediction: (H, W) labels, 255 no decision.
+
+    Returns:
+        (H, W) uint8: 0 right, else 1 + the position in ERRORS. *false negative*: an object's pixel called background
+        or left undecided; *false positive*: background given a class (or left undecided); *wrong class*: one class
+        called another; *ignored*: in the ground truth.
+    """
+    wrong, decided = truth != prediction, (prediction > 0) & (prediction != IGNORE)
+    kinds = np.zeros(truth.shape, np.uint8)
+    kinds[wrong & (truth > 0)] = np.where(decided, 3, 1)[wrong & (truth > 0)]
+    kinds[wrong & (truth == 0)] = 2
+    kinds[truth == IGNORE] = 4
+    return kinds
 
 
-def error_panel(
-    heading: str, image: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.uint8]
-) -> Panel:
-    """An error map's panel."""
-    return Panel(heading, pictures.error_uri(image, truth, mask), f"{heading}: {_errors(truth, mask)}")
+def paint_errors(image: Rgb, kinds: NDArray[np.uint8]) -> Rgb:
+    """(H, W, 3) and (H, W) of `error_kinds` -> the grey image, with its errors in their colours."""
+    grey = darkened(image, 0.45).round().astype(np.uint8)
+    colours = np.array([(0, 0, 0), *ERRORS.values()], np.uint8)
+    return np.where(kinds[..., None] > 0, colours[kinds], grey[..., None])
 
 
-def _extremes(ranked: list[str]) -> list[tuple[str, str]]:
-    count = len(ranked)
-    if count <= 3 * EACH:
-        return [("worst first", image_id) for image_id in ranked]
-    middle = (count - EACH) // 2
-    groups = {"worst": ranked[:EACH], "median": ranked[middle : middle + EACH], "best": ranked[-EACH:]}
-    return [(group, image_id) for group, ids in groups.items() for image_id in ids]
+def write_overview(path: Path, planned: Mapping[str, Planned], train: Dataset) -> None:
+    """Write overview.png: rows of image, CAM, pseudo-mask, prediction and ground truth of training images."""
+    seed, refined, segmented = (_opened(planned, stage) for stage in MASKS)
+    rows, shown = [], set()
+    for sample in overview_samples(train):
+        image, cams = read_image(sample.image), None
+        if seed:
+            labels = seed.read(sample.id, "classes").astype(int) + 1
+            cams = paint_cams(image, resize_maps(seed.read(sample.id, "maps"), sample.size), labels)
+            shown |= set(labels.tolist())
+        masks = [
+            artifact.read(sample.id, name) if artifact and sample.id in artifact else None
+            for artifact, name in ((refined, "masks"), (segmented, "predictions"))
+        ]
+        masks.append(sample.mask.read() if sample.mask else None)
+        shown |= {label for mask in masks if mask is not None for label in np.unique(mask).tolist()}
+        painted = [None if mask is None else paint_labels(image, mask) for mask in masks]
+        tags = ", ".join(train.classes[tag] for tag in sample.tags) or "no tags"
+        rows.append((f"{sample.id}: {tags}", [image, cams, *painted]))
+    names = legend(sorted(shown), train.classes, "uncertain / ignored")
+    with atomic_path(path) as temporary:
+        headings = ("image", "CAM", "pseudo-mask", "prediction", "ground truth")
+        draw_grid(headings, rows, names).save(temporary, format="PNG", optimize=True)
+    for opened in filter(None, (seed, refined, segmented)):
+        opened.close()
 
 
-def _shares(labels: NDArray[np.uint8], classes: Sequence[str]) -> str:
-    counts = label_pixels(labels)
-    named = [
-        f"{'unsure or ignored' if label == 255 else classes[label - 1]} {100 * counts[label] / labels.size:.0f} %"
-        for label in np.flatnonzero(counts).tolist()
-        if label
-    ]
-    return ", ".join(named) or "background only"
+def _opened(planned: Mapping[str, Planned], stage: str) -> Artifact | None:
+    """A stage's artifact, None where it is not computed."""
+    return Artifact(planned[stage].path) if stage in planned and planned[stage].cached else None
 
 
-def _errors(truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> str:
-    kinds = np.bincount(pictures.error_kinds(truth, mask).ravel(), minlength=len(pictures.ERRORS) + 1)
-    shares = zip(pictures.ERRORS, kinds[1:], strict=True)
-    return ", ".join(f"{name} {100 * count / truth.size:.0f} %" for name, count in shares)
+def _shares(labels: NDArray[np.uint8], names: Mapping[int, str]) -> str:
+    """The named labels with their share of the pixels."""
+    shares = 100 * label_pixels(labels) / labels.size
+    return ", ".join(f"{name} {shares[label]:.0f} %" for label, name in names.items())

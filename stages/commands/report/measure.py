@@ -1,36 +1,64 @@
-"""Measures that are kept in the workspace: read when somebody asks for them.
-
-The measuring itself: all images of an artifact, chunk by chunk, in a pool of processes.
-
-Measures of a whole artifact, computed once and kept in the workspace by what they depend on.
-"""
+"""What is measured about a stage's masks: image by image, in worker processes; kept in the workspace."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from data import Dataset, Sample
+from data.images import read_image
 from stages import Planned
-from stages.commands.report.images import Chunk, Measurer
-from stages.commands.report.values import Values, measured_values
+from stages.commands.report.values import CURVES, Counted, Row, Values, measured_values
 from stages.refine import seed_threshold
+from wsss import IGNORE
 from wsss.config import Config
-from wsss.runtime.interrupt import check
+from wsss.metrics import (
+    THRESHOLDS,
+    Labels,
+    confusion_counts,
+    label_pixels,
+    reaching,
+    seed_labels,
+    strongest_labels,
+    sweep_counts,
+)
+from wsss.metrics.boundary import boundary_counts
+from wsss.metrics.confusion import label_rows
+from wsss.metrics.failures import failure_counts
+from wsss.metrics.indicators import agreement, colour_information, edge_alignment, gradient_ranks
+from wsss.resize import resize_maps
 from wsss.runtime.pool import look_ahead, pool_workers, worker_processes
 from wsss.runtime.progress import progress_bar
 from wsss.store.artifacts import Artifact
 from wsss.store.files import digest_of, is_kept, parse_json, write_sealed_json
 
+VERSION = 5
+"""Raised when something is measured differently, so that all is measured again."""
+CHUNK = 32
+"""Images measured at a time: fixed, so that sums are formed in the same order whatever the number of workers."""
+POOL_FROM = 3 * CHUNK
+"""Fewer images are measured in this process: starting others takes longer."""
+NAMED = 0.005
+"""A prediction names a class where it covers at least this share of the image."""
 AGAIN = "it is measured again"
 HEADLINE = "-headline.json"
 """How the name of the file with the single figures ends; `prune` knows both files by the fingerprint."""
+CHOSEN_BY = {
+    "fixed": "the configuration (refine.background)",
+    "label-free": "colour information, without ground truth (refine.threshold)",
+}
 
 
 class Measured:
-    """A stage's measures, kept in two files: all of them, and the single figures alone, which are read at once.
+    """A stage's metrics, kept in two files: all of them, and the single figures alone, which are read at once.
 
     Args:
-        key: see `measure_key`.
+        key: hash of all that they depend on.
         path: of the JSON file with all of them.
     """
 
@@ -38,28 +66,29 @@ class Measured:
         self.key = key
         self.path = path
 
-    def is_kept(self) -> bool:
-        """Whether they are there as they were written, told without parsing them. Damaged ones are set aside."""
-        return is_kept(self.path, AGAIN)
-
     @cached_property
     def values(self) -> Values:
-        """All measures; with an entry per image they are many."""
+        """All of them; with an entry per image they are many."""
         return _read(self.path)
 
     @cached_property
     def headline(self) -> Values:
         """The single figures among them."""
         path = self.path.with_name(f"{self.path.stem}{HEADLINE}")
-        if is_kept(path, AGAIN):
-            return _read(path)
-        single = {key: value for key, value in self.values.items() if not isinstance(value, list)}
-        write_sealed_json(path, single)
-        return single
+        if not is_kept(path, AGAIN):
+            single = {key: value for key, value in self.values.items() if not isinstance(value, list)}
+            write_sealed_json(path, single)
+        return _read(path)
+
+
+def _read(path: Path) -> Values:
+    values: Values = parse_json(path.read_bytes())
+    del values["sha256"]
+    return values
 
 
 class Measures(Mapping[str, Values]):
-    """The measures of a run's stages by name, read when asked for."""
+    """The metrics of a run's stages by name, read when asked for."""
 
     def __init__(self, measured: Mapping[str, Measured]) -> None:
         self.measured = measured
@@ -77,25 +106,37 @@ class Measures(Mapping[str, Values]):
         """The single figures of every stage."""
         return {stage: measured.headline for stage, measured in self.measured.items()}
 
-    def keys_of_measures(self) -> dict[str, str]:
-        """What each stage's measures depend on, as hashes."""
-        return {stage: measured.key for stage, measured in self.measured.items()}
+
+def measure(
+    planned: Planned, everything: Mapping[str, Planned], config: Config, dataset: Dataset, workspace: Path
+) -> Measured | None:
+    """The metrics of a stage's artifact, or None for `classify` and for a split without images.
+
+    ``cams``: the seed at the configured background score, and the whole sweep. ``refine``: the refined labels.
+    ``segment``: predictions of the validation split. Scores where images have masks, indicators for all.
+    """
+    scored = scored_images(planned.name, config, dataset)
+    if planned.name == "classify" or not len(scored):
+        return None
+    measured = place_of(planned, config, dataset, workspace)
+    if not is_kept(measured.path, AGAIN):
+        values = measured_artifact(planned, everything, config, scored.samples, dataset.classes)
+        write_sealed_json(measured.path, values)
+    return measured
 
 
-def _read(path: Path) -> Values:
-    values: Values = parse_json(path.read_bytes())
-    del values["sha256"]
-    return values
+def scored_images(stage: str, config: Config, dataset: Dataset) -> Dataset:
+    """The images by which a stage is judged: validation for segment, training for all else."""
+    return dataset.split(config.data.val_split if stage == "segment" else config.data.train_split)
 
 
-CHUNK = 32
-"""Images measured at a time: fixed, so that sums are formed in the same order whatever the number of workers."""
-CHOSEN_BY = {
-    "fixed": "the configuration (refine.background)",
-    "label-free": "colour information, without ground truth (refine.threshold)",
-}
-POOL_FROM = 3 * CHUNK
-"""Fewer images are measured in this process: starting others takes longer."""
+def place_of(planned: Planned, config: Config, dataset: Dataset, workspace: Path) -> Measured:
+    """Where a stage's metrics are, or will be: under a name of what they depend on."""
+    background = [config.refine.threshold, config.refine.background] if planned.name == "cams" else None
+    truth = scored_images(planned.name, config, dataset).mask_digests()
+    key = digest_of([VERSION, planned.stamp.fingerprint, background, truth])
+    # The fingerprint is in the name for `prune`.
+    return Measured(key, workspace / "scores" / f"{planned.name}-{planned.stamp.fingerprint}-{key}.json")
 
 
 def measured_artifact(
@@ -105,96 +146,154 @@ def measured_artifact(
     samples: Sequence[Sample],
     classes: tuple[str, ...],
 ) -> Values:
-    """Measure the images of a stage's artifact; see `stages.commands.report.measure.measure`."""
-    seed = everything.get("cams")
-    artifact = Artifact(planned.path, fingerprint=planned.stamp.fingerprint)
-    cams = Artifact(seed.path) if planned.name == "refine" and seed and seed.cached else None
-    try:
-        background = config.refine.background
-        if planned.name == "cams":
+    """Measure the images of a stage's artifact."""
+    stage, seed, background, exits = planned.name, everything.get("cams"), config.refine.background, list[int]()
+    with ExitStack() as opened:
+        artifact = opened.enter_context(closing(Artifact(planned.path, fingerprint=planned.stamp.fingerprint)))
+        cams = None
+        if stage == "cams":
             background = seed_threshold(config.refine, artifact)
-        elif planned.name == "refine":
+        elif stage == "segment":
+            exits = artifact.group("predicting_exits")["blocks"].tolist()
+        else:
             background = float(artifact.group("seed")["threshold"])
-        exits = _predicting_exits(artifact) if planned.name == "segment" else []
-        measurer = Measurer(planned.name, artifact, cams, len(classes) + 1, background, len(exits))
-        found = _measured(measurer, samples, pool_workers(config.run))
-    finally:
-        for opened in filter(None, (artifact, cams)):
-            opened.close()
-    head = {
-        "split": config.data.val_split if planned.name == "segment" else config.data.train_split,
+            if seed and seed.cached:
+                cams = opened.enter_context(closing(Artifact(seed.path)))
+        source = Source(stage, artifact, cams, len(classes) + 1, background, bool(exits))
+        counted = _counted(source, samples, pool_workers(config.run))
+    return {
+        "split": config.data.val_split if stage == "segment" else config.data.train_split,
         "fingerprint": planned.stamp.fingerprint,
         "truth": [sample.mask_digest for sample in samples],
+        **measured_values(stage, counted, background, CHOSEN_BY[config.refine.threshold], exits),
     }
-    chosen_by = CHOSEN_BY[config.refine.threshold]
-    return head | measured_values(planned.name, found, background, chosen_by, exits)
 
 
-def _predicting_exits(artifact: Artifact) -> list[int]:
-    """The blocks of the shallower exits whose predictions the artifact has."""
-    blocks: list[int] = artifact.group("predicting_exits")["blocks"].tolist()
-    return blocks
+@dataclass(frozen=True)
+class Source:
+    """What is measured; pickled to worker processes.
+
+    Attributes:
+        stage: cams, refine or segment.
+        artifact: of the stage.
+        cams: the seed that refine started from.
+        labels: L.
+        background: the seed's threshold.
+        exits: whether the artifact has predictions of shallower exits (segment only).
+    """
+
+    stage: str
+    artifact: Artifact
+    cams: Artifact | None
+    labels: int
+    background: float
+    exits: bool
 
 
-def _measured(measurer: Measurer, samples: Sequence[Sample], workers: int) -> Chunk:
-    total = Chunk.empty(measurer.labels, measurer.exits)
+Found = tuple[Labels, dict[str, NDArray[Any]], dict[str, float]]
+"""An image's mask (H, W), sums (see `Counted`), and indicators."""
+
+
+def _counted(source: Source, samples: Sequence[Sample], workers: int) -> Counted:
+    total = Counted()
     with progress_bar(len(samples), "measure", "img") as bar:
-        for chunk in _chunks(measurer, samples, workers):
+        for chunk in _chunks(source, samples, workers):
             total.merge(chunk)
-            bar.update(len(chunk.ids))
+            bar.update(len(chunk.rows))
     return total
 
 
-def _chunks(measurer: Measurer, samples: Sequence[Sample], workers: int) -> Iterator[Chunk]:
-    parts = [list(samples[start : start + CHUNK]) for start in range(0, len(samples), CHUNK)]
+def _chunks(source: Source, samples: Sequence[Sample], workers: int) -> Iterator[Counted]:
+    parts = [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
+    work = partial(count_images, source)
     if workers < 2 or len(samples) < POOL_FROM:
-        for part in parts:
-            check()
-            yield measurer(part)
+        yield from map(work, parts)
         return
-    with worker_processes(workers, measurer) as submit:
+    with worker_processes(workers, work) as submit:
         yield from look_ahead(submit, parts, depth=2 * workers)
 
 
-VERSION = 5
+def count_images(source: Source, samples: Sequence[Sample]) -> Counted:
+    """Everything that is counted about some images."""
+    counted = Counted()
+    for sample in samples:
+        image = read_image(sample.image)
+        truth = sample.mask.read() if sample.mask else None
+        stage = {"cams": _seed, "refine": _pseudo_mask, "segment": _prediction}[source.stage]
+        mask, sums, indicators = stage(source, sample, image, truth)
+        pixels = label_pixels(mask)[1:]
+        sums["tags"] = np.zeros((source.labels - 1, 4), np.int64)
+        for tag in sample.tags:
+            sums["tags"][tag] = (1, pixels[tag] > 0, pixels[tag], mask.size)
+        indicators["edge_alignment"] = edge_alignment(gradient_ranks(image), mask)
+        indicators["covered"] = _mean([pixels[tag] > 0 for tag in sample.tags])
+        row = Row(sample.id, None, None, indicators)
+        if truth is not None:
+            confusion = confusion_counts(truth, mask, source.labels)
+            boundary = boundary_counts(truth, mask, source.labels)
+            failures = failure_counts(truth, mask, source.labels)
+            ignored = np.array([np.count_nonzero(truth == IGNORE), truth.size])
+            sums |= {"confusion": confusion, "boundary": boundary, "ignored": ignored, **vars(failures)}
+            row = Row(sample.id, label_rows(confusion, boundary), failures.row(), indicators)
+        counted.merge(Counted(sums, [row]))
+    return counted
 
 
-def measure(
-    planned: Planned, everything: Mapping[str, Planned], config: Config, dataset: Dataset, workspace: Path
-) -> Measured | None:
-    """Measures of a stage's artifact, or None for `classify` and for a split without images.
-
-    ``cams``: the seed at the configured background score, and the whole sweep. ``refine``: the refined labels.
-    ``segment``: predictions of the validation split. Scores where images have masks, indicators for all.
-    """
-    scored = scored_images(planned.name, config, dataset)
-    if planned.name == "classify" or not len(scored):
-        return None
-    measured = place_of(planned, config, dataset, workspace)
-    if not measured.is_kept():
-        from stages.commands.report.measure import (
-            measured_artifact,  # an unchanged run does without its imports
-        )
-
-        values = measured_artifact(planned, everything, config, scored.samples, dataset.classes)
-        write_sealed_json(measured.path, values)
-    return measured
-
-
-def place_of(planned: Planned, config: Config, dataset: Dataset, workspace: Path) -> Measured:
-    """Where a stage's measures are, or will be: under a name of what they depend on."""
-    key = measure_key(planned, config, dataset)
-    # The fingerprint is in the name for `prune`.
-    return Measured(key, workspace / "scores" / f"{planned.name}-{planned.stamp.fingerprint}-{key}.json")
+def _seed(source: Source, sample: Sample, image: NDArray[np.uint8], truth: Labels | None) -> Found:
+    maps, classes, agreements, colours, confidence = (
+        source.artifact.read(sample.id, name)
+        for name in ("maps", "classes", "agreement", "colour_information", "confidence")
+    )
+    label, value = strongest_labels(resize_maps(maps, image.shape[:2]), classes)
+    sums: dict[str, NDArray[Any]] = {}
+    if truth is not None:
+        sums["sweep"] = sweep_counts(truth, label, value, source.labels)
+    indicators = {}
+    nearest = int(np.abs(np.asarray(THRESHOLDS) - source.background).argmin())
+    for name, curve in zip(CURVES, (*agreements, colours), strict=True):
+        known = np.isfinite(curve)
+        sums[f"curve.{name}"] = np.stack([np.where(known, curve, 0), known]).astype(np.float64)
+        indicators[name] = float(curve[nearest])
+    confidence = confidence.astype(np.float64)
+    indicators["confidence"] = _mean(confidence[list(sample.tags)])
+    others = np.delete(confidence, sample.tags)
+    indicators["untagged_confidence"] = float(others.max()) if len(others) else float("nan")
+    return reaching(label, value, source.background), sums, indicators
 
 
-def scored_images(stage: str, config: Config, dataset: Dataset) -> Dataset:
-    """The images by which a stage is judged: validation for segment, training for all else."""
-    return dataset.split(config.data.val_split if stage == "segment" else config.data.train_split)
+def _pseudo_mask(source: Source, sample: Sample, image: NDArray[np.uint8], truth: Labels | None) -> Found:
+    labels, masks = (source.artifact.read(sample.id, name) for name in ("labels", "masks"))
+    sums = {} if truth is None else {"sure": confusion_counts(truth, masks, source.labels)}
+    indicators = {
+        "unsure": float(np.mean(masks == IGNORE)),
+        "colour_information": colour_information(image, labels),
+    }
+    if source.cams is not None:
+        cams = resize_maps(source.cams.read(sample.id, "maps"), image.shape[:2])
+        seed = seed_labels(cams, source.cams.read(sample.id, "classes"), source.background)
+        indicators["cam_agreement"] = agreement(seed, labels)
+    return labels, sums, indicators
 
 
-def measure_key(planned: Planned, config: Config, dataset: Dataset) -> str:
-    """Hash of all that a stage's measures depend on."""
-    background = [config.refine.threshold, config.refine.background] if planned.name == "cams" else None
-    truth = scored_images(planned.name, config, dataset).mask_digests()
-    return digest_of([VERSION, planned.stamp.fingerprint, background, truth])
+def _prediction(source: Source, sample: Sample, image: NDArray[np.uint8], truth: Labels | None) -> Found:
+    labels = source.artifact.read(sample.id, "predictions")
+    sums = {}
+    if truth is not None and source.exits:
+        each = source.artifact.read(sample.id, "exit_predictions")
+        sums["exits"] = np.stack([confusion_counts(truth, single, source.labels) for single in each])
+    named = label_pixels(labels)[1 : source.labels] >= NAMED * labels.size
+    tagged = np.isin(np.arange(source.labels - 1), sample.tags)
+    sums["named"] = np.stack([named & tagged, tagged, named], axis=1).astype(np.int64)
+    either = np.count_nonzero(named | tagged)
+    return (
+        labels,
+        sums,
+        {
+            "colour_information": colour_information(image, labels),
+            "tags_named": np.count_nonzero(named & tagged) / either if either else 1.0,
+        },
+    )
+
+
+def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")

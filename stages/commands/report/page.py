@@ -1,7 +1,7 @@
 """Fills the page templates: one HTML file with everything inside, readable without a network and without scripts.
 
 Whatever comes from the user (class names, image ids, file names, tags) passes through the templates' automatic
-escaping; nothing is marked as safe but what `charts` builds from escaped parts.
+escaping; nothing is marked as safe but what `charts` and the functions here build from escaped parts.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from stages.commands.report import charts
-from stages.commands.report.pictures import ERRORS
+from stages.commands.report.gallery import ERRORS
+from stages.commands.report.values import Values
+from wsss.metrics.confusion import ratio
 from wsss.pictures import voc_palette
 
 
 def render(template: str, **context: Any) -> str:
     """The page as text. Raises jinja2.UndefinedError for a name that the context lacks."""
-    return _environment().get_template(template).render(errors=ERRORS, **context)
+    return _environment().get_template(template).render(**context)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -66,42 +68,47 @@ def bar(value: float | None) -> Markup:
     )
 
 
-def sweep_chart(stage: dict[str, Any]) -> Markup:
+def sweep_chart(values: Values) -> Markup:
     """The seed's mIoU over the background score with the points that matter, colour information beside it.
 
     Without ground truth there is colour information alone.
     """
-    values = stage["values"]
     free = _hundredfold(values["curve.colour_information"])
+    x_label = "threshold (background score)"
     if "curve.miou" not in values:
         x = values.get("label_free_threshold")
-        y = None if x is None else free[values["thresholds"].index(x)]
+        points = (
+            []
+            if x is None
+            else [charts.Mark(x, free[values["thresholds"].index(x)] or 0.0, "label-free choice", "free")]
+        )
         return charts.curve_chart(
             values["thresholds"],
             free,
             title="Colour information over the threshold",
-            x_label="threshold (background score)",
-            x_range=(0.0, 1.0),
+            x_label=x_label,
             y_label="colour information, 0.01 bit",
-            marks=_marks([(x, y, "label-free choice", "free")]),
+            marks=points,
         )
     miou = _hundredfold(values["curve.miou"])
     factor = max(filter(None, miou), default=1) / max(filter(None, free), default=1)
     points = [
-        ("best_threshold", "best_miou", "best, chosen by this ground truth", "best"),
-        ("label_free_threshold", "label_free_miou", "label-free choice", "free"),
-        ("threshold", "miou", "as configured", "chosen"),
+        charts.Mark(values[x], 100 * values[y], text, kind)
+        for x, y, text, kind in (
+            ("best_threshold", "best_miou", "best, chosen by this ground truth", "best"),
+            ("label_free_threshold", "label_free_miou", "label-free choice", "free"),
+            ("threshold", "miou", "as configured", "chosen"),
+        )
+        if values.get(x) is not None and values.get(y) is not None
     ]
-    found = [(values.get(x), *_hundredfold([values.get(y)]), text, kind) for x, y, text, kind in points]
     return charts.curve_chart(
         values["thresholds"],
         miou,
         title="mIoU of the seed over the threshold",
-        x_label="threshold (background score)",
-        x_range=(0.0, 1.0),
+        x_label=x_label,
         y_label="mIoU, %",
-        marks=_marks(found),
-        others={"colour information": [None if y is None else y * factor for y in free]},
+        marks=points,
+        other=[None if y is None else y * factor for y in free],
     )
 
 
@@ -109,50 +116,37 @@ def _hundredfold(values: Sequence[float | None]) -> list[float | None]:
     return [None if value is None else 100 * value for value in values]
 
 
-def _marks(points: Sequence[tuple[float | None, float | None, str, str]]) -> list[charts.Mark]:
-    return [charts.Mark(x, y, text, kind) for x, y, text, kind in points if x is not None and y is not None]
-
-
 def difference_chart(lines: Sequence[Any], title: str) -> Markup:
     """Differences of shares with their intervals; lines without an interval are left out."""
     rows = [
         charts.Interval(line.title, 100 * line.difference, 100 * line.low, 100 * line.high, line.verdict)
         for line in lines
-        if line.low is not None and line.high is not None and line.difference is not None
+        if line.difference is not None and line.low is not None
     ]
     return charts.interval_chart(rows, title=title)
 
 
-def miou_histogram(stage: dict[str, Any]) -> Markup:
+def miou_histogram(values: Values) -> Markup:
     """How the images' own mIoUs are distributed."""
-    known = [100 * value for value in stage["values"]["per_image.miou"] if value is not None]
+    known = [100 * value for value in values["per_image.miou"] if value is not None]
     counts, edges = np.histogram(known, bins=20, range=(0, 100))
-    return charts.histogram(
-        counts.tolist(), edges.tolist(), title="mIoU of single images", x_label="mIoU of the image, %"
-    )
+    title = "mIoU of single images"
+    return charts.histogram(counts.tolist(), edges.tolist(), title=title, x_label="mIoU of the image, %")
 
 
-def confusion_picture(stage: dict[str, Any], labels: list[str]) -> Markup:
-    """The confusion matrix, each row a share of its truth."""
-    counts = np.asarray(stage["values"]["confusion"], dtype=np.float64)
-    columns = list(labels)
-    if counts[:, -1].any():
-        columns.append("undecided")
-    else:
-        counts = counts[:, :-1]
-    total = counts.sum(1, keepdims=True)
-    shares = np.where(total > 0, counts / np.maximum(total, 1), np.nan)
-    return charts.confusion_chart(
-        shares, labels, columns, "Truth (rows) and what was predicted (columns), in %"
-    )
+def confusion_picture(values: Values, labels: list[str]) -> Markup:
+    """The confusion matrix, each row a share of its label in the ground truth."""
+    counts = np.asarray(values["confusion"], dtype=np.float64)
+    columns = [*labels, "undecided"] if counts[:, -1].any() else labels
+    counts = counts[:, : len(columns)]
+    title = "Ground truth (rows) and prediction (columns), in %"
+    return charts.confusion_chart(ratio(counts, counts.sum(1, keepdims=True)), labels, columns, title)
 
 
 def mostly(shares: list[float | None]) -> list[tuple[int, float]]:
     """The up to two labels with the largest shares above 0.1 %."""
-    known = sorted(
-        ((share, label) for label, share in enumerate(shares) if share and share > 0.001), reverse=True
-    )
-    return [(label, share) for share, label in known[:2]]
+    known = [(share, label) for label, share in enumerate(shares) if share and share > 0.001]
+    return [(label, share) for share, label in sorted(known, reverse=True)[:2]]
 
 
 @cache
@@ -164,19 +158,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "signed": signed,
-        "number": number,
-        "duration": duration,
-        "bar": bar,
-        "swatch": swatch,
-    }
-    environment.globals |= {
-        "sweep_chart": sweep_chart,
-        "miou_histogram": miou_histogram,
-        "difference_chart": difference_chart,
-        "confusion_picture": confusion_picture,
-        "mostly": mostly,
-    }
+    filters = (percent, signed, number, duration, bar, swatch)
+    functions = (sweep_chart, miou_histogram, difference_chart, confusion_picture, mostly)
+    environment.filters |= {function.__name__: function for function in filters}
+    environment.globals |= {function.__name__: function for function in functions}
+    environment.globals["errors"] = ERRORS
     return environment

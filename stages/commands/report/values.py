@@ -1,135 +1,96 @@
-"""From counts to the report's figures: flat keys with plain JSON values, described in docs/report.md.
+"""From counts to the report's figures: flat keys with plain JSON values (docs/report.md).
 
 Scores are shares in [0, 1]; null where undefined. Lists over labels start with background; lists over classes do not.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.commands.report.images import Chunk
-from wsss.metrics import THRESHOLDS, Counts, SeedCounts, mask_scores
+from wsss.config import RefineConfig
+from wsss.metrics import THRESHOLDS, Counts, mask_scores, sweep_ious
+from wsss.metrics.confusion import image_miou, mean_defined, ratio
 from wsss.metrics.failures import FailureCounts
 from wsss.metrics.indicators import label_free_threshold
-from wsss.metrics.tally import Tally, image_ious
 
 Values = dict[str, Any]
 """Flat keys with plain JSON values, described in docs/report.md."""
+CURVES = ("mirror_agreement", "scale_agreement", "colour_information")
+"""Indicators of the seed at every threshold."""
+STAGE_TITLES = {
+    "cams": "Seed (class activation maps)",
+    "refine": "Pseudo-masks",
+    "segment": "Predictions of the trained network",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found in one image.
+
+    Attributes:
+        id: of the image.
+        labels: (n, 6) int64, see `wsss.metrics.confusion.label_rows`; None without ground truth.
+        failures: (32,) int64, see `wsss.metrics.failures.FailureCounts.row`; None without ground truth.
+        indicators: by name; NaN where undefined.
+    """
+
+    id: str
+    labels: Counts | None
+    failures: Counts | None
+    indicators: dict[str, float]
+
+
+@dataclass
+class Counted:
+    """What was counted in some images.
+
+    Attributes:
+        sums: over images, by name; what no image has is not there. For L labels, C classes, T thresholds, E exits:
+            ``tags`` (C, 4): images tagged, of them with a pixel of the class, pixels of it in them, their pixels.
+            Of images with ground truth: ``confusion`` (L, L + 1), ``boundary`` (L, 2), ``ignored`` (2,): pixels that
+            it ignores and all, and the fields of `FailureCounts`.
+            cams: ``sweep`` (T, L, 3), and ``curve.<name>`` (2, T): sums of where it is defined, and their number.
+            refine: ``sure`` (L, L + 1): confusion of the masks with their uncertain pixels.
+            segment: ``exits`` (E, L, L + 1) confusions; ``named`` (C, 3): images tagged and named by the prediction,
+            tagged, named.
+        rows: of the images, in order.
+    """
+
+    sums: dict[str, NDArray[Any]] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+
+    def merge(self, other: "Counted") -> None:
+        """Add what was counted in other, later images."""
+        for name, value in other.sums.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.rows += other.rows
 
 
 def measured_values(
-    stage: str, chunk: Chunk, background: float, chosen_by: str, exits: Sequence[int] = ()
+    stage: str, counted: Counted, background: float, chosen_by: str, exits: Sequence[int] = ()
 ) -> Values:
     """All figures of one stage; ``background`` is the seed's threshold, ``exits`` the blocks of shallower exits."""
-    values: Values = {"images": len(chunk.ids), "scored_images": len(chunk.tally.rows)}
-    if chunk.tally.rows:
-        values |= score_values(chunk.tally) | failure_values(chunk.tally.failures)
-    if exits and chunk.tally.rows:
-        values |= {"exits.blocks": list(exits), "exits.miou": exit_mious(chunk)}
-    if stage == "refine" and chunk.tally.rows:
-        sure = mask_scores(chunk.sure, len(chunk.tally.rows))
+    sums, rows = counted.sums, counted.rows
+    values: Values = {"images": len(rows), "scored_images": sum(row.labels is not None for row in rows)}
+    if "confusion" in sums:
+        values |= _scores(sums) | _failures(
+            FailureCounts(*(sums[each.name] for each in fields(FailureCounts)))
+        )
+    if "exits" in sums:
+        values |= {"exits.blocks": list(exits), "exits.miou": [mask_scores(c).miou for c in sums["exits"]]}
+    if "sure" in sums:
+        sure = mask_scores(sums["sure"])
         values |= {"miou_sure": sure.miou_sure, "unsure_of_truth": sure.undecided}
     if stage == "cams":
-        values |= _sweep_values(chunk)
+        values |= _sweep(sums)
     if stage in ("cams", "refine"):
         values |= {"threshold": background, "threshold_chosen_by": chosen_by}
-    values |= indicator_values(stage, chunk)
-    values |= per_image_values(chunk)
-    result: Values = plain(values)
-    return result
-
-
-def score_values(tally: Tally) -> Values:
-    """Scores against ground truth."""
-    scores = mask_scores(tally.confusion, len(tally.rows))
-    bands = ratio(tally.boundary[:, 0], tally.boundary[:, 1])
-    return {
-        "miou": scores.miou,
-        "accuracy": scores.accuracy,
-        "fwiou": scores.fwiou,
-        "undecided": scores.undecided,
-        "boundary_iou": mean(bands[1:]),
-        "ignored": float(ratio(tally.ignored[:1], tally.ignored[1:])[0]),
-        "iou": scores.iou,
-        "precision": scores.precision,
-        "recall": scores.recall,
-        "boundary_iou_by_label": bands,
-        "pixels_by_label": tally.confusion.sum(1),
-        "confusion": tally.confusion,
-    }
-
-
-def exit_mious(chunk: Chunk) -> list[float]:
-    """(E,) mIoU of each shallower exit, on the images on which the deployed network is scored."""
-    return [mask_scores(confusion, len(chunk.tally.rows)).miou for confusion in chunk.exits]
-
-
-def failure_values(failures: FailureCounts) -> Values:
-    """Failure-1 and Failure-2 over all classes, and by class (rows without background)."""
-    everything = {name: counts.sum(0) for name, counts in vars(failures).items()}
-    mistaken = failures.mistaken[1:].sum(1)
-    return {
-        "failure1.recall_by_size": _found(everything["by_size"]),
-        "failure1.missed_by_size": _found(everything["objects"]),
-        "failure1.objects_by_size": everything["objects"][:, 1],
-        "failure1.recall_by_depth": _found(everything["by_depth"]),
-        "failure1.recall_thin": float(_found(everything["thin"])),
-        "failure1.class_recall_by_size": _found(failures.by_size[1:]),
-        "failure1.class_missed_by_size": _found(failures.objects[1:]),
-        "failure1.class_objects_by_size": failures.objects[1:, :, 1],
-        "failure1.class_recall_by_depth": _found(failures.by_depth[1:]),
-        "failure1.class_recall_thin": _found(failures.thin[1:]),
-        "failure2.mistaken": float(ratio(mistaken.sum(), failures.large[1:].sum())),
-        "failure2.split_objects": float(_found(everything["split"])),
-        "failure2.large_objects": int(everything["split"][1]),
-        "failure2.class_mistaken": ratio(mistaken, failures.large[1:]),
-        "failure2.class_split_objects": _found(failures.split[1:]),
-        "failure2.class_large_objects": failures.split[1:, 1],
-        "failure2.class_mistaken_for": ratio(failures.mistaken[1:], failures.large[1:, None]),
-    }
-
-
-def indicator_values(stage: str, chunk: Chunk) -> Values:
-    """What needs no ground truth: means over the images where an indicator is defined, coverage by class."""
-    values: Values = {
-        f"indicator.{name}": mean(np.asarray(found)) for name, found in chunk.indicators.items()
-    }
-    tagged, covered, inside, pixels = chunk.tags.T
-    values["indicator.covered"] = float(ratio(covered.sum(), tagged.sum()))
-    values["indicator.class_tagged"] = tagged
-    values["indicator.class_covered"] = ratio(covered, tagged)
-    values["indicator.class_area"] = ratio(inside, pixels)
-    if stage == "segment":
-        right, expected, named = chunk.named.T
-        values["indicator.tags_named"] = float(ratio(2 * right.sum(), expected.sum() + named.sum()))
-        values["indicator.class_tags_named"] = ratio(2 * right, expected + named)
-    return values
-
-
-def per_image_values(chunk: Chunk) -> Values:
-    """A list per column, an entry per image; ``labels`` and ``failures`` are null for images without truth."""
-    rows = [chunk.tally.rows.get(image_id) for image_id in chunk.ids]
-    return {
-        "per_image.id": chunk.ids,
-        "per_image.miou": [None if row is None else mean(image_ious(row.labels)) for row in rows],
-        "per_image.labels": [None if row is None else row.labels for row in rows],
-        "per_image.failures": [None if row is None else row.failures for row in rows],
-        **{f"per_image.indicator.{name}": found for name, found in chunk.indicators.items()},
-    }
-
-
-def ratio(part: Counts, whole: Counts) -> NDArray[np.float64]:
-    """part / whole, NaN where whole is 0."""
-    part, whole = np.broadcast_arrays(part, whole)
-    return np.asarray(np.where(whole > 0, part / np.maximum(whole, 1), np.nan))
-
-
-def mean(values: NDArray[np.float64]) -> float:
-    """Mean of the defined values, NaN if there is none."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else float("nan")
+    found: Values = plain(values | _indicators(counted) | _per_image(rows))
+    return found
 
 
 def plain(value: Any) -> Any:
@@ -143,36 +104,120 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _found(counts: Counts) -> NDArray[np.float64]:
-    """(..., 2) of found and all -> share found."""
+def _scores(sums: dict[str, NDArray[Any]]) -> Values:
+    confusion, boundary = sums["confusion"], sums["boundary"]
+    scores, bands = mask_scores(confusion), ratio(boundary[:, 0], boundary[:, 1])
+    return {
+        "miou": scores.miou,
+        "accuracy": scores.accuracy,
+        "fwiou": scores.fwiou,
+        "undecided": scores.undecided,
+        "boundary_iou": mean_defined(bands[1:]),
+        "ignored": ratio(*sums["ignored"]),
+        "iou": scores.iou,
+        "precision": scores.precision,
+        "recall": scores.recall,
+        "boundary_iou_by_label": bands,
+        "pixels_by_label": confusion.sum(1),
+        "confusion": confusion,
+    }
+
+
+def _failures(counts: FailureCounts) -> Values:
+    """Failure-1 and Failure-2 over all classes, and by class (rows without background)."""
+    values: Values = {"failure2.class_mistaken_for": ratio(counts.mistaken[1:], counts.large[1:, None])}
+    everything = {name: count.sum(0) for name, count in vars(counts).items()}
+    by_class = {name: count[1:] for name, count in vars(counts).items()}
+    for prefix, found in (("", everything), ("class_", by_class)):
+        values |= {
+            f"failure1.{prefix}recall_by_size": _share(found["by_size"]),
+            f"failure1.{prefix}missed_by_size": _share(found["objects"]),
+            f"failure1.{prefix}objects_by_size": found["objects"][..., 1],
+            f"failure1.{prefix}recall_by_depth": _share(found["by_depth"]),
+            f"failure1.{prefix}recall_thin": _share(found["thin"]),
+            f"failure2.{prefix}mistaken": ratio(found["mistaken"].sum(-1), found["large"]),
+            f"failure2.{prefix}split_objects": _share(found["split"]),
+            f"failure2.{prefix}large_objects": found["split"][..., 1],
+        }
+    return values
+
+
+def _share(counts: Counts) -> NDArray[np.float64]:
+    """(..., 2) of a part and all -> the part's share."""
     return ratio(counts[..., 0], counts[..., 1])
 
 
-def _sweep_values(chunk: Chunk) -> Values:
-    curves = {f"curve.{name}": ratio_of(sums) for name, sums in chunk.curves.items()}
+def _sweep(sums: dict[str, NDArray[Any]]) -> Values:
+    curves = {f"curve.{name}": ratio(*sums[f"curve.{name}"]) for name in CURVES}
     values: Values = {"thresholds": list(THRESHOLDS), **curves}
-    chosen = label_free_threshold(curves["curve.colour_information"])
-    if chosen is not None:
-        values |= {"label_free_threshold": chosen, "label_free_chosen_by": "colour information"}
-    if chunk.tally.rows:
-        values |= _truth_sweep(chunk.sweep, values.get("label_free_threshold"))
+    free = label_free_threshold(curves["curve.colour_information"])
+    if free is not None:
+        values |= {"label_free_threshold": free, "label_free_chosen_by": "colour information"}
+    if "sweep" in sums:
+        miou = mean_defined(sweep_ious(sums["sweep"]))
+        best = int(np.nanargmax(miou)) if np.isfinite(miou).any() else 0
+        values |= {
+            "curve.miou": miou,
+            "best_miou": miou[best],
+            "best_threshold": THRESHOLDS[best],
+            "best_chosen_by": "this ground truth",
+        }
+        if free is not None:
+            values["label_free_miou"] = miou[THRESHOLDS.index(free)]
     return values
 
 
-def _truth_sweep(sweep: SeedCounts, label_free: float | None) -> Values:
-    curve = np.asarray(sweep.curve())
-    best = int(np.nanargmax(curve)) if np.isfinite(curve).any() else 0
-    values: Values = {
-        "curve.miou": curve,
-        "best_miou": curve[best],
-        "best_threshold": THRESHOLDS[best],
-        "best_chosen_by": "this ground truth",
+def _indicators(counted: Counted) -> Values:
+    """What needs no ground truth: means over the images where an indicator is defined, coverage by class."""
+    columns = _columns(counted.rows)
+    values: Values = {name: mean_defined(np.asarray(column)) for name, column in columns.items()}
+    tagged, covered, inside, pixels = counted.sums["tags"].T
+    values |= {
+        "covered": ratio(covered.sum(), tagged.sum()),
+        "class_tagged": tagged,
+        "class_covered": ratio(covered, tagged),
+        "class_area": ratio(inside, pixels),
     }
-    if label_free is not None:
-        values["label_free_miou"] = curve[THRESHOLDS.index(label_free)]
-    return values
+    if "named" in counted.sums:
+        right, expected, named = counted.sums["named"].T
+        values["tags_named"] = ratio(2 * right.sum(), expected.sum() + named.sum())
+        values["class_tags_named"] = ratio(2 * right, expected + named)
+    return {f"indicator.{name}": value for name, value in values.items()}
 
 
-def ratio_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(2, T) sums and numbers -> (T,) means, NaN where there is none."""
-    return np.asarray(np.where(sums[1] > 0, sums[0] / np.maximum(sums[1], 1), np.nan))
+def _per_image(rows: Sequence[Row]) -> Values:
+    """A list per column, an entry per image; ``labels`` and ``failures`` are null for images without ground truth."""
+    return {
+        "per_image.id": [row.id for row in rows],
+        "per_image.miou": [None if row.labels is None else image_miou(row.labels) for row in rows],
+        "per_image.labels": [row.labels for row in rows],
+        "per_image.failures": [row.failures for row in rows],
+        **{f"per_image.indicator.{name}": column for name, column in _columns(rows).items()},
+    }
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, list[float]]:
+    return {name: [row.indicators[name] for row in rows] for name in rows[0].indicators}
+
+
+def result(stage: str, values: Values | None, refine: RefineConfig) -> str:
+    """A stage's score in words: what was measured, on what, and who chose the threshold."""
+    if stage == "classify":
+        return ""
+    if values is None:
+        return "no images to score"
+    if not values["scored_images"]:
+        return "no masks to score against; see the report's indicators"
+    miou, best, unsure = (
+        "-" if values.get(key) is None else f"{100 * values[key]:.1f}"
+        for key in ("miou", "best_miou", "indicator.unsure")
+    )
+    if stage == "cams":
+        chosen = "set in the configuration" if refine.threshold == "fixed" else "chosen without ground truth"
+        return (
+            f"seed mIoU {miou} at {values['threshold']:.2f} ({chosen}); "
+            f"best {best} at {values['best_threshold']:.2f} (chosen by this ground truth)"
+        )
+    if stage == "refine":
+        return f"pseudo-mask mIoU {miou} ({unsure} % of pixels left out as uncertain)"
+    return f"validation mIoU {miou} ({values['scored_images']} images)"

@@ -1,4 +1,4 @@
-"""The paired bootstrap against every possible resample, against known distributions, and its guarantees."""
+"""The paired bootstrap against every possible resample and known distributions; Student's t against scipy."""
 
 import itertools
 import math
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from wsss.metrics import intervals as bootstrap
-from wsss.metrics.intervals import Difference, Table, paired_bootstrap
+from wsss.metrics.intervals import Difference, Table, mean_and_deviation, paired_bootstrap, paired_difference
 
 
 def mean(sums: Table) -> Table:
@@ -64,24 +64,6 @@ def test_intervals_equal_those_of_every_possible_resample() -> None:
     assert got.a.tolist() == pytest.approx([17 / 40])
     assert got.b.tolist() == pytest.approx([21 / 40])
     assert got.value.tolist() == pytest.approx([0.1])
-
-
-def test_percentiles_interpolate_over_the_resamples() -> None:
-    seen: list[Table] = []
-
-    def keep(sums: Table) -> Table:
-        seen.append(sums)
-        return sums
-
-    a, b = counts(1, 9), counts(2, 9)
-    a[:, 2], b[:, 2] = 0, 1  # tells whose sums they are
-    got = paired_bootstrap(a, b, keep, resamples=51)
-    resampled = {bool(sums[0, 2]): sums for sums in seen if len(sums) == 51}
-    differences = resampled[True] - resampled[False]
-    for column in range(2):
-        drawn = differences[:, column].tolist()
-        assert got.low[column] == pytest.approx(slow_percentile(drawn, 0.025))
-        assert got.high[column] == pytest.approx(slow_percentile(drawn, 0.975))
 
 
 def test_resamples_draw_as_many_images_with_replacement_the_same_for_both() -> None:
@@ -182,22 +164,6 @@ def test_the_seed_decides() -> None:
     )
 
 
-@pytest.mark.parametrize("rows", [0, 1, 7, 100, 299, 300, 1000])
-def test_the_block_size_does_not_change_the_result(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b = counts(1, 40), counts(2, 40)
-    wanted = as_lists(paired_bootstrap(a, b, mean, seed=5, resamples=300))
-    sizes: list[int] = []
-
-    def watched(sums: Table) -> Table:
-        sizes.append(len(sums))
-        return mean(sums)
-
-    monkeypatch.setattr(bootstrap, "BLOCK_BYTES", rows * 8 * 40)
-    assert as_lists(paired_bootstrap(a, b, watched, seed=5, resamples=300)) == wanted
-    assert max(sizes) == min(max(rows, 1), 300)
-    assert sum(sizes) == 2 * (300 + 1)
-
-
 def test_undefined_figures_are_left_out_of_the_interval() -> None:
     # Of 3 images only the first defines the figure: it is drawn in 19 of 27 resamples.
     a = np.array([[1, 2], [0, 0], [0, 0]])
@@ -228,14 +194,46 @@ def test_one_image_has_no_spread() -> None:
     assert [got.value, got.low, got.high] == [pytest.approx(-0.25)] * 3
 
 
-def test_whole_numbers_are_summed_without_overflow() -> None:
-    a, b = np.full((3, 1), 200, np.uint8), np.full((3, 1), 250, np.uint8)
-    got = paired_bootstrap(a, b, total, resamples=20)
-    assert as_lists(got) == [[600], [750], [150], [150]]
-    assert all(figures.dtype == np.float64 for figures in vars(got).values())
-
-
 @pytest.mark.parametrize(("a", "b"), [((0, 2), (0, 2)), ((3, 2), (2, 2)), ((3, 2), (3, 1)), ((0, 2), (3, 2))])
 def test_empty_and_unequal_tables_are_refused(a: tuple[int, int], b: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="two equal, non-empty tables"):
         paired_bootstrap(np.zeros(a), np.zeros(b), mean)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 20])
+def test_students_interval_is_that_of_scipys_paired_test(count: int) -> None:
+    first, other = np.random.default_rng(count).normal(size=(2, count))
+    found = paired_difference(first.tolist(), other.tolist())
+    wanted = stats.ttest_rel(other, first).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
+    assert found.mean == pytest.approx(float(np.mean(other - first)))
+    assert found.pairs == count
+
+
+def test_students_interval_by_hand() -> None:
+    found = paired_difference([0.0, 0.0, 0.0], [1.0, 2.0, 3.0])  # mean 2, deviation 1, t(0.975, 2) = 4.3027
+    reach = 4.302652730 / 3**0.5
+    assert (found.mean, found.low, found.high) == pytest.approx((2.0, 2 - reach, 2 + reach))
+    assert not found.excludes_zero
+    assert paired_difference([0, 0], [1, 1]).excludes_zero
+    assert not paired_difference([1, 1], [1, 1]).excludes_zero
+    assert mean_and_deviation([1.0, 2.0, 3.0]) == (2.0, 1.0)
+
+
+def test_one_pair_has_no_interval_and_none_is_refused() -> None:
+    found = paired_difference([1.0], [3.0])
+    assert (found.mean, found.low, found.high, found.excludes_zero) == (2.0, None, None, False)
+    assert mean_and_deviation([4.0]) == (4.0, None)
+    for first, other in (([], []), ([1.0], [1.0, 2.0])):
+        with pytest.raises(ValueError, match=r"no pairs|argument"):
+            paired_difference(first, other)
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=2, max_size=8))
+def test_swapping_the_two_mirrors_students_interval(pairs: list[tuple[float, float]]) -> None:
+    first, other = [a for a, _ in pairs], [b for _, b in pairs]
+    there, back = paired_difference(first, other), paired_difference(other, first)
+    assert there.low is not None
+    assert there.high is not None
+    assert there.low <= there.mean <= there.high
+    assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)
