@@ -29,7 +29,8 @@ from stages.cams import compute
 from stages.training import load_multi_exit
 from wsss.cams import cam_grid
 from wsss.memory import keep_freed_memory
-from wsss.metrics import SeedCounts, strongest_labels
+from wsss.metrics import strongest_labels, sweep_counts, sweep_ious
+from wsss.metrics.confusion import mean_defined
 from wsss.model.multi_exit import PlainNetwork
 from wsss.resize import resize_maps
 from wsss.store.artifacts import Artifact
@@ -92,7 +93,7 @@ def measure(samples: Sequence[Sample], context: Context, labels: int) -> dict[st
 
 def _seeds(samples: Sequence[Sample], files: Sequence[Path], path: Path, labels: int) -> dict[str, float]:
     """Best seed mIoU of both, and the mean and largest difference of the maps at stride 4."""
-    counts = [SeedCounts(labels), SeedCounts(labels)]
+    counts: list[Any] = [0, 0]
     artifact = Artifact(path)
     largest, total = 0.0, []
     for sample, file in zip(samples, files, strict=True):
@@ -102,13 +103,13 @@ def _seeds(samples: Sequence[Sample], files: Sequence[Path], path: Path, labels:
         truth, own = sample.mask.read(), artifact.read(sample.id, "maps").astype(np.float32)
         classes = np.asarray(sample.tags, np.int64)
         enlarged_own = resize_maps(own, (truth.shape[0], truth.shape[1]))
-        for count, maps in zip(counts, (stored["high_res"], enlarged_own), strict=True):
-            count.add(truth, *strongest_labels(maps, classes))
+        for index, maps in enumerate((stored["high_res"], enlarged_own)):
+            counts[index] += sweep_counts(truth, *strongest_labels(maps, classes), labels)
         if own.size:
             largest = max(largest, float(np.abs(own - stored["cam"]).max()))
             total.append(float(np.abs(own - stored["cam"]).mean()))
     artifact.close()
-    plain, ours = (100 * float(np.nanmax(count.curve())) for count in counts)
+    plain, ours = (100 * float(np.nanmax(mean_defined(sweep_ious(count)))) for count in counts)
     return {
         "reference_seed_miou": plain,
         "seed_miou": ours,

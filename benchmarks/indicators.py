@@ -96,7 +96,7 @@ def collected(
                 rows.setdefault(name, []).append(values)
             bar.update()
     assert confusion is not None
-    miou = np.array([mask_scores(counts, len(samples)).miou for counts in confusion])
+    miou = np.array([mask_scores(counts).miou for counts in confusion])
     return miou, {name: np.nanmean(np.stack(values), axis=0) for name, values in rows.items()}
 
 

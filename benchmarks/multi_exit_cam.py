@@ -29,7 +29,8 @@ from stages.workspace import FinishedRun, open_run
 from wsss.cams import FusionRule, class_activation_views, fused_cams
 from wsss.config import RefineConfig
 from wsss.errors import UserError
-from wsss.metrics import THRESHOLDS, SeedCounts, strongest_labels
+from wsss.metrics import THRESHOLDS, Counts, strongest_labels, sweep_counts, sweep_ious
+from wsss.metrics.confusion import mean_defined
 from wsss.metrics.indicators import colour_information_curve, label_free_threshold
 from wsss.model.multi_exit import MultiExitNetwork
 from wsss.resize import resize_image, resize_maps
@@ -106,7 +107,8 @@ def measured(run: FinishedRun, blocks: Sequence[int] | None, exit_weight: float)
     known = _blocks(run, network)
     blocks = known if blocks is None else blocks
     label_free = run.config.refine.threshold == "label-free"
-    counted = [_Counted(choice, SeedCounts(len(dataset.classes) + 1)) for choice in choices(blocks)]
+    empty = np.zeros((len(THRESHOLDS), len(dataset.classes) + 1, 3), np.int64)
+    counted = [_Counted(choice, empty) for choice in choices(blocks)]
     for sample, image, cams in _exit_cams(run, network, samples, blocks):
         small = resize_image(image, (cams.shape[2], cams.shape[3])) if label_free else None
         for each in counted:
@@ -119,7 +121,7 @@ class _Counted:
     """What is summed over images for one choice; the colour information only for a label-free threshold."""
 
     choice: Choice
-    seeds: SeedCounts
+    seeds: Counts
     colours: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(THRESHOLDS)))
     tags: int = 0
     seen: int = 0
@@ -132,7 +134,7 @@ class _Counted:
         maps = fused.numpy().astype(np.float16)  # as the stage stores them
         enlarged = resize_maps(maps, sample.size)
         strongest = strongest_labels(enlarged, np.asarray(sample.tags, np.uint8))
-        self.seeds.add(sample.mask.read(), *strongest)
+        self.seeds = self.seeds + sweep_counts(sample.mask.read(), *strongest, self.seeds.shape[1])
         self.tags += len(maps)
         self.seen += int(maps.any((1, 2)).sum())
         if image is not None:
@@ -140,7 +142,7 @@ class _Counted:
 
     def scored(self, config: RefineConfig) -> Scored:
         """The scores, at the configured threshold or at the one that colour information chooses."""
-        curve = np.asarray(self.seeds.curve())
+        curve = mean_defined(sweep_ious(self.seeds))
         chosen = label_free_threshold(self.colours) if config.threshold == "label-free" else None
         threshold = config.background if chosen is None else chosen
         nearest = int(np.abs(np.asarray(THRESHOLDS) - threshold).argmin())

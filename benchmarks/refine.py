@@ -99,7 +99,7 @@ def _miou(samples: Sequence[Sample], masks: Sequence[NDArray[np.generic]], label
         for sample, mask in zip(samples, masks, strict=True)
         if sample.mask is not None
     )
-    return 100 * float(mask_scores(np.asarray(counts), len(samples)).miou)
+    return 100 * float(mask_scores(np.asarray(counts)).miou)
 
 
 def main() -> None:

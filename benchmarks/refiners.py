@@ -81,8 +81,8 @@ class _Method:
         self.masks += confusion_counts(truth, found["masks"], len(self.masks))
 
     def row(self, background: float, images: int) -> Row:
-        sure = mask_scores(self.masks, images)
-        miou = mask_scores(self.labels, images).miou
+        sure = mask_scores(self.masks)
+        miou = mask_scores(self.labels).miou
         return Row(self.title, background, images, self.seconds, miou, sure.miou_sure, sure.undecided)
 
 
