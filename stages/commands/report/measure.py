@@ -147,9 +147,16 @@ def measured_artifact(
     classes: tuple[str, ...],
 ) -> Values:
     """Measure the images of a stage's artifact."""
-    stage, seed, background, exits = planned.name, everything.get("cams"), config.refine.background, list[int]()
+    stage, seed, background, exits = (
+        planned.name,
+        everything.get("cams"),
+        config.refine.background,
+        list[int](),
+    )
     with ExitStack() as opened:
-        artifact = opened.enter_context(closing(Artifact(planned.path, fingerprint=planned.stamp.fingerprint)))
+        artifact = opened.enter_context(
+            closing(Artifact(planned.path, fingerprint=planned.stamp.fingerprint))
+        )
         cams = None
         if stage == "cams":
             background = seed_threshold(config.refine, artifact)
