@@ -100,19 +100,21 @@ def run_ablate(request: Request, *, seeds: Sequence[int], variants: Sequence[str
             check_networks(trial.session)
         except UserError as error:
             raise UserError(f"variant '{trial.variant.name}': {error}") from None
+    machine, classes = base.config.run, len(base.dataset.classes)
+    settings = {v.name: [to_tree(v.config.classify), to_tree(v.config.segment)] for v in chosen}
     results = Results(
         name=folder.name,
         variants={variant.name: variant.overrides for variant in chosen},
         seeds=base.config.ablate.seeds,
         stages=base.config.ablate.stages,
-        cost_material=_cost_material(base, chosen),
+        cost_material=digest_of([settings, classes, machine.device, machine.precision, software_versions()]),
     )
     results = replace(results, costs=_kept_costs(folder, results.cost_material))
     results = _run(trials, results, folder)
     if cost and results.runs and not results.costs:
         print("\nmeasuring what the variants cost", flush=True)
         configs = {variant.name: variant.config for variant in chosen}
-        results = replace(results, costs=variant_costs(configs, len(base.dataset.classes)))
+        results = replace(results, costs=variant_costs(configs, classes))
         write_outputs(folder, results)
     print(f"\n{as_text(results)}\n\n{folder / 'ablation.html'}\n{folder / 'ablation.json'}")
     if results.failed:
@@ -296,14 +298,6 @@ def _with_run(results: Results, trial: Trial, fresh: Sequence[str]) -> Results:
     figures = run_figures(subject.measures, seconds)
     run = RunResult(trial.variant.name, trial.seed, session.run.folder.name, figures)
     return replace(results, runs=[*results.runs, run])
-
-
-def _cost_material(base: Session, variants: Sequence[Variant]) -> str:
-    """Hash of all that the costs depend on, as far as it is known here."""
-    machine = base.config.run
-    trees = {v.name: [to_tree(v.config.classify), to_tree(v.config.segment)] for v in variants}
-    parts = [trees, len(base.dataset.classes), machine.device, machine.precision, software_versions()]
-    return digest_of(parts)
 
 
 def _kept_costs(folder: Path, material: str) -> dict[str, dict[str, float]]:

@@ -1,6 +1,5 @@
 """What an ablation leaves: ablation.json (docs/ablation.md), ablation.html, and a table on the terminal."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from stages.commands.report.charts import Interval, interval_chart
 from stages.commands.report.page import duration, percent, render, signed
 from stages.commands.report.values import STAGE_TITLES
 from stages.commands.terminal import aligned
-from wsss.store.files import write_text
+from wsss.store.files import write_json, write_text
 
 MAIN = ("segment.miou", "refine.miou", "cams.miou")
 """The figure that matters most comes first; a data set may have no masks for it."""
@@ -41,9 +40,7 @@ ONE_SEED = "One seed: no interval, and no way to tell a difference from chance."
 
 def write_outputs(folder: Path, results: Results) -> None:
     """Write ablation.json and ablation.html into the folder of the ablation."""
-    write_text(
-        folder / "ablation.json", json.dumps(as_json(results), ensure_ascii=False, allow_nan=False, indent=1)
-    )
+    write_json(folder / "ablation.json", as_json(results))
     write_text(folder / "ablation.html", as_page(results))
 
 
