@@ -3,6 +3,7 @@
 
 VENV ?= .venv
 ARGS ?=
+# Two test processes with one thread each (tests/conftest.py); PYTEST_ARGS="-n 0 ..." runs them in one.
 PYTEST_ARGS ?=
 TORTURE_ARGS ?=
 BENCH_ARGS ?=
@@ -30,7 +31,7 @@ help:
 	@echo "make bench   every benchmark beside its plain reference, about half an hour (options: BENCH_ARGS=\"cams refine\")"
 	@echo "make lint    ruff and mypy only"
 	@echo "make venv    install only (venv-dev: with the development tools)"
-	@echo "make lock    write requirements.txt and requirements-dev.txt anew from pyproject.toml"
+	@echo "make lock    rewrite requirements.txt and requirements-dev.txt from pyproject.toml"
 	@echo "make clean   remove $(VENV) and caches; runs/ stays"
 	@echo "Settings: VENV=/some/folder (default .venv), PYTHON=/path/to/python3.11 to install with"
 
@@ -41,7 +42,7 @@ demo: $(READY)
 test: $(READY_DEV)
 	@status=0; \
 	$(MAKE) --no-print-directory lint || { status=$$?; echo "ruff or mypy failed, see above; the tests run all the same"; }; \
-	echo "pytest $(PYTEST_ARGS)"; $(PY) -m pytest $(PYTEST_ARGS) || status=$$?; \
+	echo "pytest -n 2 $(PYTEST_ARGS)"; $(PY) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS) || status=$$?; \
 	exit $$status
 
 # Faults, damage, kills and hostile files, at most 20 minutes (options: make torture TORTURE_ARGS="kill --seed 1").

@@ -1,315 +1,427 @@
-"""From photographs and image-level tags to pixel masks and a trained segmentation network.
+#!/usr/bin/env python3
+"""The command line: one function per subcommand; what it does is in `stages.commands`.
 
-The command line; what it does is in `stages.commands.session`.
+Everything but Typer is imported where it is used, so that help and completion answer at once.
 """
 
-import argparse
 import io
 import sys
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
-from stages import STAGE_NAMES
-from stages.commands.check import run_check, run_tags
-from stages.commands.init import run_init
-from stages.commands.products import add_ablate, add_export, add_predict, run_ablate_command, run_product
-from stages.commands.session import (
-    Request,
-    run_all,
-    run_prune,
-    run_report,
-    run_stage,
-    show_config,
-    show_status,
-)
-from stages.commands.terminal import explained, printable
+import typer
+from typer import Argument, Option
+
 from wsss.errors import UserError
-from wsss.memory import keep_freed_memory
 from wsss.runtime import distributed, interrupt
-from wsss.threads import wait_briefly
 
+if TYPE_CHECKING:
+    from stages.commands.session import Request
+
+PROGRAM = "run_pipeline.py"
 COOPERATING = ("run", "stage", "predict")
 """Commands that torchrun's processes carry out together; the others are the leader's."""
-EXIT_USER_ERROR = 2
+EXIT_ERROR = 1
 EXIT_WORSE = 1
-EXIT_FAULT = 1
+EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+RUNS = Path("runs")
+
+Workspace = Annotated[Path, Option(help="Where results are kept.")]
+Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
+File = Annotated[Path | None, Option("--config", help="TOML file (default: the named run's own).")]
+Overrides = Annotated[list[str] | None, Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")]
+RunOverrides = Annotated[list[str] | None, Option("--set", metavar="run.KEY=VALUE", help="May be repeated.")]
+Name = Annotated[
+    str | None, Option(metavar="RUN", help="Name of the run (default: that of the configuration).")
+]
+Finished = Annotated[str, Argument(metavar="RUN", help="Name of the run.")]
+Tensorboard = Annotated[
+    bool, Option("--tensorboard", help="Also write events (needs the package tensorboard).")
+]
+Replace = Annotated[bool, Option("--force", help="Replace files that are there.")]
+Size = int | None
+Place = Path | None
+
+app = typer.Typer(
+    rich_markup_mode=None,  # lines and colours cost a narrow or simple terminal more than they give
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=f"Example: {PROGRAM} run --config configs/sample.toml",
+)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Returns 0, 1 (a fault of the program), 2 (something to mend) or 130 (interrupted)."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what a terminal cannot show
-    options = _options(arguments)
+def command(name: str, example: str) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+    """Register a subcommand, with an example below its help."""
+    return app.command(name, epilog=f"Example: {PROGRAM} {name} {example}")
+
+
+@app.callback()
+def prepare(context: typer.Context) -> None:
+    """From images and image-level tags to pixel masks and a trained segmentation network."""
     interrupt.install()
-    keep_freed_memory()
-    wait_briefly()
-    if options.command not in COOPERATING:
+    if context.invoked_subcommand not in COOPERATING:
         if not distributed.leads():
-            return 0
+            raise typer.Exit
         distributed.alone()
-    try:
-        _require_utf8()
-        with distributed.together():
-            return _dispatch(options)
-    except (interrupt.Interrupted, KeyboardInterrupt):
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except Exception as error:
-        if options.debug:
-            traceback.print_exc()
-        return _explain(error)
-
-
-def _require_utf8() -> None:
-    """Refuse a locale in which the same file would have another name, and so another result."""
     encoding = sys.getfilesystemencoding()
-    if encoding != "utf-8":
+    if encoding != "utf-8":  # the same file would have another name, and so another result
         raise UserError(
             f"file names are taken for {encoding} in this locale, which lists of images are not; expected UTF-8: "
             "set LC_ALL=C.UTF-8, or PYTHONUTF8=1"
         )
+    context.with_resource(distributed.together())
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    """The parsed arguments. Names and photographs may stand before and after options, which argparse alone refuses."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    names = {"predict": "inputs", "compare": "runs"}.get(options.command)
-    if rest and (names is None or any(item.startswith("-") for item in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest and names:
-        setattr(options, names, [*getattr(options, names), *rest])
-    return options
+@command("run", "--config configs/sample.toml")
+def run(
+    config: File = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    tensorboard: Tensorboard = False,
+    workspace: Workspace = RUNS,
+    _debug: Debug = False,
+) -> None:
+    """Compute every stage that is not cached."""
+    from stages.commands.run import run_all
+
+    run_all(requested(config, overrides, name, workspace), tensorboard=tensorboard)
 
 
-def _explain(error: Exception) -> int:
-    """Say in few lines what went wrong and what to do; returns the exit status."""
-    print(f"error: {printable(explained(error))}", file=sys.stderr)
-    return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAULT
+@command("stage", "refine --name sample --set refine.preset=psa")
+def stage(
+    stage: Annotated[Literal["classify", "cams", "refine", "segment"], Argument(metavar="NAME")],
+    config: File = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    tensorboard: Tensorboard = False,
+    force: Annotated[bool, Option("--force", help="Compute it even if it is cached.")] = False,
+    workspace: Workspace = RUNS,
+    _debug: Debug = False,
+) -> None:
+    """Compute exactly one stage, its inputs from the cache."""
+    from stages.commands.run import run_stage
+
+    request = requested(config, overrides, name, workspace)
+    run_stage(request, stage, force=force, tensorboard=tensorboard)
 
 
-def _dispatch(options: argparse.Namespace) -> int:
-    if options.command == "prune":
-        run_prune(options.workspace, dry_run=options.dry_run)
-        return 0
-    if options.command == "report":
-        run_report(Request(None, [], options.run, options.workspace), tensorboard=options.tensorboard)
-        return 0
-    if options.command == "compare":
-        return _compare(options)
-    if options.command == "init":
-        run_init(options.folder, options.workspace, val=options.val, force=options.force)
-        return 0
-    if run_product(options):
-        return 0
-    request = Request(options.config, options.set, options.name, options.workspace)
-    if options.command == "ablate":
-        run_ablate_command(options, request)
-    elif options.command == "run":
-        run_all(request, tensorboard=options.tensorboard)
-    elif options.command == "stage":
-        run_stage(request, options.stage, force=options.force, tensorboard=options.tensorboard)
-    elif options.command == "status":
-        show_status(request, check=options.verify)
-    elif options.command == "check":
-        request = Request(options.file or options.config, options.set, options.name, options.workspace)
-        run_check(request, duplicates=options.duplicates)
-    elif options.command == "tags":
-        run_tags(request, output=options.output, force=options.force)
-    else:
-        show_config(request)
-    return 0
+@command("status", "--config configs/sample.toml")
+def status(
+    config: File = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    verify: Annotated[bool, Option("--verify", help="Hold every artifact against its checksum.")] = False,
+    workspace: Workspace = RUNS,
+    _debug: Debug = False,
+) -> None:
+    """Say what is cached, what would run, and why."""
+    from stages.commands.run import show_status
+
+    show_status(requested(config, overrides, name, workspace), check=verify)
 
 
-def _compare(options: argparse.Namespace) -> int:
+@command("config", "--set refine.preset=psa")
+def config(
+    config: File = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    workspace: Workspace = RUNS,
+    _debug: Debug = False,
+) -> None:
+    """Print every key with its value and meaning."""
+    from stages.commands.run import show_config
+
+    show_config(requested(config, overrides, name, workspace))
+
+
+@command("init", "my_photos --val 0.2")
+def init(
+    folder: Annotated[Path, Argument(metavar="DIR")],
+    val: Annotated[float | None, Option(help="Set this share aside for validation, e.g. 0.2.")] = None,
+    force: Annotated[bool, Option("--force", help="Replace what an earlier init wrote.")] = False,
+    workspace: Workspace = RUNS,
+    _debug: Debug = False,
+) -> None:
+    """Look at a folder of images and write a configuration for it.
+
+    The settings suit the images and this machine; the result is checked.
+    """
+    from stages.commands.init import run_init
+
+    run_init(folder, workspace, val=val, force=force)
+
+
+@command("check", "configs/sample.toml")
+def check(
+    file: Annotated[Path | None, Argument(metavar="CONFIG", help="As --config.")] = None,
+    config: File = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    duplicates: Annotated[
+        bool,
+        Option("--duplicates", help="Look for near-duplicates across splits in more than 20,000 images."),
+    ] = False,
+    workspace: Workspace = RUNS,
+    _debug: Debug = False,
+) -> None:
+    """Run every check of the input and print a summary."""
+    from stages.commands.check import run_check
+
+    run_check(requested(file or config, overrides, name, workspace), duplicates=duplicates)
+
+
+@command("tags", "--config configs/voc_24gb.toml --set data.root=VOCdevkit/VOC2012")
+def tags(
+    config: File = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    output: Annotated[Place, Option(help="The CSV (default: in the data set's folder).")] = None,
+    force: Replace = False,
+    workspace: Workspace = RUNS,
+    _debug: Debug = False,
+) -> None:
+    """Derive tags from annotations or masks, once, into a CSV."""
+    from stages.commands.check import run_tags
+
+    run_tags(requested(config, overrides, name, workspace), output=output, force=force)
+
+
+@command("report", "sample")
+def report(
+    name: Finished, tensorboard: Tensorboard = False, workspace: Workspace = RUNS, _debug: Debug = False
+) -> None:
+    """Measure a run's results; write report.json and report.html."""
+    from stages.commands.run import run_report
+
+    run_report(requested(None, None, name, workspace), tensorboard=tensorboard)
+
+
+@command("compare", "sample sample_psa --fail-if-worse 1")
+def compare(
+    runs: Annotated[list[str], Argument(metavar="RUN", help="Names of runs, or paths of report.json files.")],
+    out: Annotated[Place, Option(help="The page (default: compare.html in the last run's folder).")] = None,
+    json: Annotated[bool, Option("--json", help="Print JSON instead of tables.")] = False,
+    fail_if_worse: Annotated[
+        float | None, Option(min=0, help="Exit with 1 if a run lost more points of mIoU in any stage.")
+    ] = None,
+    resamples: Annotated[int, Option(min=100, max=1_000_000, help="Of the bootstrap.")] = 2000,
+    workspace: Workspace = RUNS,
+    _debug: Debug = False,
+) -> int:
+    """Compare the first run's report with the others'."""
     from stages.commands.compare import run_compare
 
     fine = run_compare(
-        options.runs,
-        options.workspace,
-        out=options.out,
-        print_json=options.json,
-        fail_if_worse=options.fail_if_worse,
-        resamples=options.resamples,
+        runs, workspace, out=out, print_json=json, fail_if_worse=fail_if_worse, resamples=resamples
     )
     return 0 if fine else EXIT_WORSE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="run_pipeline.py",
-        description="From photographs and image-level tags to pixel masks and a trained segmentation network.",
-        epilog="example: run_pipeline.py run --config configs/sample.toml",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = _command(
-        commands, "run", "compute every stage that is not cached", "run --config configs/sample.toml"
-    )
-    _tensorboard(run)
-    starting = commands.add_parser(
-        "init",
-        help="look at a folder of photographs and write a configuration for it",
-        description="Look at a folder of photographs, write a configuration that suits it and this machine, check it.",
-        epilog="example: run_pipeline.py init my_photos --val 0.2",
-    )
-    starting.add_argument("folder", type=Path, metavar="DIR", help="the folder")
-    starting.add_argument(
-        "--val",
-        type=_share,
-        default=0.0,
-        metavar="SHARE",
-        help="set this share aside for validation, e.g. 0.2",
-    )
-    starting.add_argument("--force", action="store_true", help="overwrite what an earlier init wrote")
-    _common(starting)
-    stage = _command(
-        commands,
-        "stage",
-        "compute exactly one stage, its inputs from the cache",
-        "stage refine --name sample --set refine.preset=psa",
-    )
-    stage.add_argument("stage", choices=STAGE_NAMES, metavar="NAME", help=", ".join(STAGE_NAMES))
-    _tensorboard(stage)
-    stage.add_argument("--force", action="store_true", help="compute it even if it is cached")
-    status = _command(
-        commands, "status", "what is cached, what would run, and why", "status --config configs/sample.toml"
-    )
-    status.add_argument("--verify", action="store_true", help="hold every artifact against its checksum")
-    _command(
-        commands, "config", "print every key with its value and meaning", "config --set refine.preset=psa"
-    )
-    reporting = commands.add_parser(
-        "report",
-        help="measure a run's results and write report.json and report.html",
-        description="Measure a run's results and write report.json and report.html into its folder.",
-        epilog="example: run_pipeline.py report sample",
-    )
-    reporting.add_argument("run", metavar="RUN", help="name of the run")
-    _tensorboard(reporting)
-    _common(reporting)
-    _comparing(commands)
-    add_ablate(commands, _command)
-    check = _command(
-        commands,
-        "check",
-        "run every check of the input and print a summary",
-        "check configs/sample.toml",
-    )
-    check.add_argument("file", type=Path, nargs="?", metavar="CONFIG", help="as --config")
-    check.add_argument(
-        "--duplicates",
-        action="store_true",
-        help="look for near-duplicates across splits in however many photographs (otherwise up to 20,000)",
-    )
-    tags = _command(
-        commands,
-        "tags",
-        "derive tags from annotations or masks, once, into a CSV",
-        "tags --config configs/voc_24gb.toml --set data.root=VOCdevkit/VOC2012",
-    )
-    tags.add_argument(
-        "--output", type=Path, metavar="FILE", help="the CSV (default: in the data set's folder)"
-    )
-    tags.add_argument("--force", action="store_true", help="overwrite the CSV")
-    pruning = commands.add_parser(
-        "prune",
-        help="remove cached results that no run names",
-        description="Remove cached results that no run names.",
-        epilog="example: run_pipeline.py prune --dry-run",
-    )
-    _common(pruning)
-    pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
-    add_export(commands, _common)
-    add_predict(commands, _common)
-    return parser
+@command("ablate", "--config configs/sample.toml --seeds 0,1,2 --variants baseline,mea+sr")
+def ablate(
+    config: File = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    seeds: Annotated[str, Option(metavar="A,B", help="Default: ablate.seeds.")] = "",
+    variants: Annotated[
+        str,
+        Option(
+            metavar="A,B",
+            help="The first is what the others are set against: baseline, mea, mea+srf, mea+srl, mea+sr, released, "
+            "and those of section ablate.own (default: ablate.variants).",
+        ),
+    ] = "",
+    no_cost: Annotated[bool, Option("--no-cost", help="Do not measure what the variants cost.")] = False,
+    workspace: Workspace = RUNS,
+    _debug: Debug = False,
+) -> None:
+    """Run variants with several seeds: what does each part bring?"""
+    from stages.commands.ablate.command import run_ablate
 
-
-def _comparing(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
-        "compare",
-        help="compare the reports of two runs or more",
-        description="Compare the first run's report with the others': what differs, and how sure that is.",
-        epilog="example: run_pipeline.py compare sample sample_psa --fail-if-worse 1",
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="name of a run, or path of a report.json")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the page (default: compare.html in the last run's folder)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument(
-        "--fail-if-worse",
-        type=_not_negative,
-        metavar="POINTS",
-        help="exit with 1 if a run has lost more than this many points of mIoU in any stage",
-    )
-    parser.add_argument(
-        "--resamples", type=_resamples, default=2000, metavar="N", help="of the bootstrap (default: 2000)"
-    )
-    _common(parser)
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: expected points of mIoU, 0 or more")
-    return value
-
-
-def _resamples(text: str) -> int:
-    value = int(text)
-    if not 100 <= value <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text}: expected 100 to 1000000 resamples")
-    return value
-
-
-def _tensorboard(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="also write scalars and pictures for TensorBoard (needs the package tensorboard)",
+    run_ablate(
+        requested(config, overrides, name, workspace),
+        seeds=separated("--seeds", seeds, int, "whole numbers, e.g. 0,1,2"),
+        variants=separated("--variants", variants, str, "names, e.g. baseline,mea+sr"),
+        cost=not no_cost,
     )
 
 
-def _command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str, example: str
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=text,
-        description=f"{text[0].upper()}{text[1:]}.",
-        epilog=f"example: run_pipeline.py {example}",
+@command("predict", "sample my_photos 'more/*.jpg' --out masks --overlay")
+def predict(
+    inputs: Annotated[
+        list[str],
+        Argument(metavar="RUN IMAGE", help="A run (not with --onnx), then images: files, folders, patterns."),
+    ],
+    out: Annotated[Path, Option(help="Folder of the results.")],
+    onnx: Annotated[Place, Option(help="Use an exported model instead of a run.")] = None,
+    tags: Annotated[Place, Option(help="CSV image,tags: choose from these classes alone.")] = None,
+    scales: Annotated[str, Option(metavar="A,B", help="Scales to average (default: the run's).")] = "",
+    flip: Annotated[bool | None, Option(help="Average with the mirror image (default: the run's).")] = None,
+    crf: Annotated[bool, Option("--crf", help="Dense CRF on top (preset deeplab).")] = False,
+    overlay: Annotated[bool, Option("--overlay", help="Also <name>.overlay.jpg, with a legend.")] = False,
+    max_side: Annotated[
+        Size, Option(min=0, help="Reduce larger images; 0: never (default: the run's).")
+    ] = None,
+    tile: Annotated[
+        Size, Option(min=0, help="Side of tiles for larger images; 0: none (default: 1536).")
+    ] = None,
+    max_pixels: Annotated[Size, Option(min=0, help="Largest image (default: about 179 million).")] = None,
+    force: Replace = False,
+    overrides: RunOverrides = None,
+    workspace: Workspace = RUNS,
+    _debug: Debug = False,
+) -> None:
+    """Predict masks for any images, as <name>.png below --out.
+
+    They have the VOC colours as palette. What is there already, made with the same settings, is left as it is.
+    """
+    from stages.commands.predict.command import PredictRequest, run_predict
+
+    run_predict(
+        PredictRequest(
+            inputs=inputs,
+            workspace=workspace,
+            out=out,
+            onnx=onnx,
+            overrides=overrides or (),
+            tags=tags,
+            scales=tuple(separated("--scales", scales, scale, "numbers between 0.05 and 8, e.g. 0.5,1"))
+            or None,
+            flip=flip,
+            max_side=max_side,
+            tile=tile,
+            crf=crf,
+            overlay=overlay,
+            max_pixels=max_pixels,
+            force=force,
+        )
     )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML file (default: the named run's own)"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="section.key=value; may be repeated"
-    )
-    parser.add_argument("--name", metavar="RUN", help="name of the run (default: that of the configuration)")
-    _common(parser)
-    return parser
 
 
-def _share(text: str) -> float:
+@command("export", "sample --format coco --from masks")
+def export(
+    name: Finished,
+    format: Annotated[
+        Literal["voc", "coco", "cvat", "labelstudio", "onnx"],
+        Option(
+            help="voc: palette PNGs and a list; coco: instances JSON with RLE; cvat: archive 'Segmentation mask 1.1'; "
+            "labelstudio: tasks with brush predictions; onnx: the network."
+        ),
+    ],
+    source: Annotated[
+        Literal["masks", "predictions"] | None,
+        Option("--from", help="Pseudo-masks of the training images, or the network's predictions."),
+    ] = None,
+    split: Annotated[str | None, Option(help="Default: train for masks, val for predictions.")] = None,
+    out: Annotated[Place, Option(help="Default: export/... in the run's folder.")] = None,
+    unsure: Annotated[
+        Literal["keep", "decide"],
+        Option(help="Uncertain pixels: 255 (or no annotation), or the most probable label."),
+    ] = "keep",
+    instances: Annotated[
+        bool, Option("--instances", help="coco, cvat, labelstudio: an annotation per connected component.")
+    ] = False,
+    image_prefix: Annotated[
+        str, Option(help="labelstudio: what stands before an image's name.")
+    ] = "/data/local-files/?d=",
+    force: Replace = False,
+    overrides: RunOverrides = None,
+    workspace: Workspace = RUNS,
+    _debug: Debug = False,
+) -> None:
+    """Write masks for other programs, or the network as ONNX."""
+    from stages.commands.export.command import ExportRequest, run_export
+
+    run_export(
+        ExportRequest(
+            name=name,
+            workspace=workspace,
+            format=format,
+            source=source,
+            split=split,
+            out=out,
+            overrides=overrides or (),
+            unsure=unsure,
+            instances=instances,
+            prefix=image_prefix,
+            force=force,
+        )
+    )
+
+
+@command("prune", "--dry-run")
+def prune(
+    dry_run: Annotated[bool, Option("--dry-run", help="Only say what would go.")] = False,
+    workspace: Workspace = RUNS,
+    _debug: Debug = False,
+) -> None:
+    """Remove cached results that no run names."""
+    from stages.commands.run import run_prune
+
+    run_prune(workspace, dry_run=dry_run)
+
+
+def requested(config: Place, overrides: list[str] | None, name: str | None, workspace: Path) -> "Request":
+    """What the commands with a configuration are told."""
+    from stages.commands.session import Request
+
+    return Request(config, overrides or (), name, workspace)
+
+
+Value = TypeVar("Value")
+
+
+def separated(option: str, text: str, kind: Callable[[str], Value], expected: str) -> list[Value]:
+    """The values of ``A,B``; none of an option that was not given."""
+    parts = [part.strip() for part in text.split(",")] if text else []
     try:
-        value = float(text)
+        if "" in parts:
+            raise ValueError
+        return [kind(part) for part in parts]
     except ValueError:
-        value = 0.0
-    if not 0 < value <= 0.5:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0 and at most 0.5, such as 0.2")
-    return value
+        raise UserError(f"{option} {text!r}: expected {expected}") from None
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--workspace",
-        type=Path,
-        default=Path("runs"),
-        metavar="DIR",
-        help="where results are kept (default: runs)",
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+def scale(text: str) -> float:
+    """A factor on an image's size. Raises ValueError."""
+    if not 0.05 <= float(text) <= 8:
+        raise ValueError
+    return float(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command.
+
+    Returns:
+        The exit status: 0, 1 (an error, or worse than allowed), 2 (something to fix) or 130 (interrupted).
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what a terminal cannot show
+    try:
+        status = int(app(args=given, prog_name=PROGRAM, standalone_mode=False) or 0)
+    except interrupt.Interrupted:
+        status = EXIT_INTERRUPTED
+    except typer.TyperException as error:  # no such option, a value that is none, ...
+        context = getattr(error, "ctx", None)
+        words = " ".join(error.format_message().replace("Value error, ", "").rstrip(".").split())
+        print(f"error: {words}; see {context.command_path if context else PROGRAM} --help", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except Exception as raised:
+        if "--debug" in given:
+            traceback.print_exc()
+        from stages.commands.terminal import explained, printable
+
+        end_of_file = isinstance(raised, typer.Abort)  # what Typer makes of an EOFError
+        cause = raised.__cause__ or raised if end_of_file else raised
+        print(f"error: {printable(explained(cause))}", file=sys.stderr)
+        return EXIT_USER_ERROR if isinstance(cause, UserError) else EXIT_ERROR
+    if status == EXIT_INTERRUPTED:
+        print("\ninterrupted; rerun the same command to resume", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

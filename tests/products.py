@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from stages.commands.session import run_all
+from stages.commands.run import run_all
 from tests.pipelines import request
 from tests.trees import make_folder_tree
 from wsss.config import DataConfig

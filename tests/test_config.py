@@ -1,11 +1,11 @@
 """Configuration: precedence, round trip, and a refusal for everything that is wrong."""
 
-from dataclasses import fields
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
 
-from wsss.config import SECTIONS, Config, load_config, parse_override, to_toml, to_tree
+from wsss.config import SECTIONS, Config, documentation, load_config, parse_override, to_toml, to_tree
 from wsss.errors import UserError
 
 
@@ -35,8 +35,8 @@ def test_every_key_is_documented() -> None:
     text = to_toml(Config(), comments=True)
     for name, section in SECTIONS.items():
         for field in fields(section):
-            assert len(field.metadata["doc"]) > 10, f"{name}.{field.name}"
-            assert field.metadata["doc"] in text
+            assert len(documentation(section)[field.name]) > 10, f"{name}.{field.name}"
+            assert documentation(section)[field.name] in text
 
 
 def test_paths_in_a_file_are_relative_to_it_and_in_an_override_to_here(
@@ -82,20 +82,24 @@ def test_override_values_are_toml_or_text(text: str, wanted: object) -> None:
         ("refine.iterations=true", ["refine.iterations = True", "a whole number"]),
         ("classify.flip=1", ["classify.flip = 1", "true or false"]),
         ("classify.lr=-1", ["classify.lr = -1", "at least 0"]),
-        ("classify.lr=nan", ["classify.lr", "not nan"]),
-        ("refine.background=1.5", ["refine.background = 1.5", "between 0 and 1"]),
-        ("cams.scales=1.0", ["cams.scales = 1.0", "a list"]),
-        ("cams.scales=[]", ["cams.scales", "at least one scale"]),
-        ("cams.scales=[1, 100]", ["cams.scales", "between 0.05 and 8"]),
+        ("classify.lr=nan", ["classify.lr = nan", "a finite number"]),
+        ("refine.background=1.5", ["refine.background = 1.5", "at most 1", "background score beside CAMs"]),
+        ("cams.scales=1.0", ["cams.scales = 1.0", "array"]),
+        ("cams.scales=[]", ["cams.scales = []", "at least 1"]),
+        ("cams.scales=[1, 100]", ["cams.scales.1 = 100", "at most 8"]),
         ("cams.exits=[3, 4, 3]", ["cams.exits = [3, 4, 3]", "each block once"]),
-        ("cams.exits=[0]", ["cams.exits = [0]", "at least 1"]),
-        ("cams.fusion=sum", ["cams.fusion = 'sum'", "'mean', 'product'"]),
-        ("classify.long_side=[3]", ["classify.long_side", "a list of 2"]),
+        ("cams.exits=[0]", ["cams.exits.0 = 0", "at least 1"]),
+        ("cams.fusion=sum", ["cams.fusion = 'sum'", "'mean' or 'product'"]),
+        ("classify.long_side=[8]", ["classify.long_side.1 = [8]", "a longer list"]),
         ("classify.long_side=[400, 300]", ["classify.long_side", "[smallest, largest]"]),
         ("classify.output_stride=12", ["classify.output_stride = 12", "8, 16 or 32"]),
         ("classify.weights=bundled", ["'bundled'", "tf_efficientnet_lite0", "resnet50"]),
-        ("seed=-1", ["seed = -1", "between 0"]),
+        ("seed=-1", ["seed = -1", "at least 0"]),
         ("refine=3", ["refine is a section"]),
+        ("seed.x=1", ["seed"]),
+        ("data.classes=[1]", ["data.classes.0 = 1", "a valid string"]),
+        ("ablate.own={a=3}", ["ablate.own.a = 3"]),
+        ("ablate.seeds=[1, 1]", ["ablate.seeds = [1, 1]", "none of them twice"]),
         ("nonsense", ["--set nonsense", "section.key=value"]),
         ("a.b.c=1", ["--set a.b.c=1", "section.key=value"]),
     ],
@@ -115,6 +119,31 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         load_config(write(tmp_path / "bad.toml", "a = 1\nb = = 2\n"))
     with pytest.raises(UserError, match=r"key\.toml.*\[cams\].*unknown key 'scale'"):
         load_config(write(tmp_path / "key.toml", "[cams]\nscale = [1.0]\n"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 5000,
+        "seed = " + "9" * 5000,
+        '[data]\nroot = "a\\u0000b"\n',
+        "[data]\nroot = 2020-01-01T",
+    ],
+)
+def test_toml_beyond_all_bounds_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError):
+        load_config(write(tmp_path / "c.toml", text))
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_bytes("\ufeffseed = 4\n".encode())
+    assert load_config(tmp_path / "c.toml").seed == 4
+
+
+def test_sections_are_frozen_and_each_configuration_has_its_own_tables() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Config().seed = 1  # type: ignore[misc]
+    assert Config().ablate.own is not Config().ablate.own
 
 
 def test_the_shipped_presets_load() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.commands.session import open_session, run_all
+from stages.commands.run import run_all
+from stages.commands.session import open_session
 from tests.pipelines import request
 from wsss.config import DataConfig
 from wsss.store.artifacts import Artifact

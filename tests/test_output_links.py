@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from run_pipeline import EXIT_FAULT, EXIT_USER_ERROR, main
+from run_pipeline import EXIT_ERROR, EXIT_USER_ERROR, main
 from tests.products import Product
 from wsss.errors import UserError
 from wsss.store.files import OutputFolder, atomic_path, exclusive, temporary_path
@@ -143,6 +143,6 @@ def test_a_log_that_is_a_link_is_not_followed(
     log = workspace / "tiny" / "log.jsonl"
     log.unlink()
     log.symlink_to(elsewhere / "theirs")
-    assert main(["stage", "cams", "--force", "--name", "tiny", "--workspace", str(workspace)]) == EXIT_FAULT
+    assert main(["stage", "cams", "--force", "--name", "tiny", "--workspace", str(workspace)]) == EXIT_ERROR
     assert "remove the link" in capsys.readouterr().err
     assert untouched(elsewhere)

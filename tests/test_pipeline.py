@@ -11,7 +11,8 @@ from PIL import Image
 
 from stages import STAGE_NAMES
 from stages.commands.report.measure import measure
-from stages.commands.session import Request, open_session, run_all, run_prune, run_stage, show_status
+from stages.commands.run import run_all, run_prune, run_stage, show_status
+from stages.commands.session import Request, open_session
 from stages.workspace import Workspace, open_run
 from tests.pipelines import hashes, request
 from tests.trees import make_folder_tree

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from stages import STAGE_NAMES
-from stages.commands.session import open_session, run_all
+from stages.commands.run import run_all
+from stages.commands.session import open_session
 from tests.cityscapes_trees import make_cityscapes_tree
 from tests.coco_trees import make_coco_tree
 from tests.pipelines import request

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stages.commands.report import report_paths
-from stages.commands.session import Session, open_session, run_all, run_stage
+from stages.commands.run import run_all, run_stage
+from stages.commands.session import Session, open_session
 from tests.networks import tiny_multi_exit
 from tests.pipelines import request
 from tests.trees import make_folder_tree

@@ -14,7 +14,8 @@ from data import Sample
 from data.images import read_image
 from run_pipeline import main
 from stages.commands.report import report_paths
-from stages.commands.session import Session, open_session, run_stage
+from stages.commands.run import run_stage
+from stages.commands.session import Session, open_session
 from tests.pipelines import ROOT, request
 from tests.reports import made_up_artifacts
 from tests.trees import make_folder_tree

@@ -10,7 +10,8 @@ import pytest
 
 from stages.commands.report import report_paths
 from stages.commands.report.gallery import choose
-from stages.commands.session import Request, Session, open_session, refresh_report, run_report
+from stages.commands.run import run_report
+from stages.commands.session import Request, Session, open_session, refresh_report
 from stages.refine import seed_threshold
 from tests.pipelines import request
 from tests.reports import EXITS, made_up_run, moved

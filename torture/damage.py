@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from stages.commands.session import run_all
+from stages.commands.run import run_all
 from torture.tiny import Tiny, Whole, hashes
 
 Random = np.random.Generator

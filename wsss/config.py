@@ -1,308 +1,301 @@
-"""The sections of the configuration: one frozen dataclass per stage, plus ``data`` and ``run``.
+"""The configuration: a frozen dataclass per stage, plus ``data``, ``run`` and ``ablate``; TOML in and out.
 
-Every field carries its documentation, its accepted range and its source; defaults are the published ones
-(IRN line for the classifier, DeepLab-v2 for the segmenter).
-
-Reading and writing the configuration: TOML, overrides, and the refusal of everything that is wrong.
+Every field is followed by its documentation; its type says what is accepted, and pydantic holds values to it. Defaults
+are the published ones (IRN line for the classifier, DeepLab-v2 for the segmenter).
 """
 
+import ast
 import dataclasses
 import difflib
+import inspect
+import json
 import tomllib
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from wsss.errors import UserError
 
 MAX_SEED = 2**31 - 1
-
-
-def option(
-    default: Any,
-    doc: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    length: int | None = None,
-) -> Any:
-    """Declare a field: its default, its documentation, its inclusive range and (tuples) its length."""
-    metadata = {"doc": doc, "low": low, "high": high, "length": length}
-    if isinstance(default, dict):  # each configuration has its own copy
-        return field(default_factory=lambda: dict(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """The photographs, their tags and, where there are any, their masks."""
-
-    source: Literal["folder", "voc", "coco", "cityscapes"] = option(
-        "folder", "layout on disk: a folder with a CSV, the VOC devkit, COCO, or Cityscapes"
-    )
-    root: str = option("", "folder of the data set; a relative path in a TOML file is relative to that file")
-    labels: str = option(
-        "auto",
-        "folder: the CSV `image,tags[,split]` (auto: labels.csv); coco: the JSON of a split "
-        "(auto: annotations/instances_{split}.json); relative to root",
-    )
-    images: str = option(
-        "auto",
-        "folder of the photographs, relative to root; folder source: auto is images; coco: auto is {split} or "
-        "images/{split}",
-    )
-    masks: str = option("auto", "'auto' (where the layout has them), '' (none) or a folder, relative to root")
-    tags: str = option(
-        "", "voc source: a CSV `image,tags,derived_from` for images without an annotation (command `tags`)"
-    )
-    classes: tuple[str, ...] = option(
-        (), "class names in the order of the mask values 1..C; empty: classes.txt, else tags"
-    )
-    train_split: str = option("train", "the split that is learned from")
-    val_split: str = option("val", "the split that is only predicted and scored")
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(ge=1e-3)]
+Scales = Annotated[tuple[Annotated[float, Field(ge=0.05, le=8)], ...], Field(min_length=1)]
+Block = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=8, le=2048)]
+Crop = Annotated[int, Field(ge=16, le=4096)]
+Side = Annotated[int, Field(ge=32)]
+ViewSide = Annotated[int, Field(ge=8, le=8192)]
+Stride = Literal[8, 16, 32]
+Pooling = Literal["mean", "max", "lse"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """What training of either network is made of: network, pictures, optimiser, self-regulation."""
+class Section:
+    """What all sections have in common: no unknown keys, no conversion of one type to another, no nan."""
 
-    backbone: str = option(
-        "resnet50", "any timm model with features_only, e.g. resnet50, tf_efficientnet_lite0"
-    )
-    weights: str = option(
-        "imagenet",
-        "imagenet (from the hub), bundled (tf_efficientnet_lite0), none, or a .pth/.safetensors path",
-    )
-    output_stride: int = option(16, "stride of the deepest map: 8, 16 or 32", low=8, high=32)
-    structure: Literal["conv", "ushape"] = option(
-        "conv",
-        "conv: backbone and head (DeepLab-like); ushape: a decoder of as many up-convolution blocks as the backbone "
-        "has, with skip connections (U-Net-like); then SR-F acts in the encoder and SR-L in the decoder",
-    )
-    decoder_channels: int = option(64, "ushape: width of the decoder's blocks", low=8, high=2048)
-    exits: tuple[int, ...] = option(
-        (),
-        "blocks with an exit, 1 = shallowest, a decoder's counted on from the backbone's; the last always has its "
-        "own head; empty: all",
-        low=1,
-    )
-    exit_channels: int = option(
-        64,
-        "width of an exit head after its 1x1 reduction; that of its block where this is less",
-        low=8,
-        high=1024,
-    )
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    long_side: tuple[int, int] = option(
-        (320, 640), "pixels of the long side, drawn anew for each view", low=8, high=8192, length=2
-    )
-    crop: int = option(512, "side of the square training crop in pixels", low=16, high=4096)
-    flip: bool = option(True, "mirror half of the training views")
-    jitter: float = option(0.0, "strength of brightness, contrast and saturation jitter", low=0, high=1)
 
-    epochs: int = option(5, "passes over the training split", low=1)
-    batch: int = option(16, "images per optimiser step, over all processes together", low=1)
-    optimizer: Literal["sgd", "adamw"] = option("sgd", "SGD with momentum 0.9, or AdamW")
-    lr: float = option(0.01, "peak learning rate of the backbone", low=0)
-    head_lr: float = option(10.0, "factor on lr for the heads and exits", low=0)
-    weight_decay: float = option(1e-4, "weight decay", low=0)
-    poly: float = option(0.9, "power of the polynomial learning rate decay", low=0)
-    lr_warmup: float = option(0.0, "share of all steps in which lr rises linearly from 0", low=0, high=1)
-    freeze_bn: bool = option(
-        True, "keep the backbone's BatchNorm statistics and affine parameters as pretrained"
-    )
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Section):
+    """The images, their tags and, where there are any, their masks."""
 
-    frozen_blocks: int = option(0, "shallowest blocks whose weights stay as pretrained", low=0)
+    source: Literal["folder", "voc", "coco", "cityscapes"] = "folder"
+    """layout on disk: a folder with a CSV, the VOC devkit, COCO, or Cityscapes"""
+    root: str = ""
+    """folder of the data set; a relative path in a TOML file is relative to that file"""
+    labels: str = "auto"
+    """folder: the CSV `image,tags[,split]` (auto: labels.csv); coco: the JSON of a split (auto:
+    annotations/instances_{split}.json); relative to root"""
+    images: str = "auto"
+    """folder of the images, relative to root; folder source: auto is images; coco: auto is {split} or images/{split}"""
+    masks: str = "auto"
+    """'auto' (where the layout has them), '' (none) or a folder, relative to root"""
+    tags: str = ""
+    """voc source: a CSV `image,tags,derived_from` for images without an annotation (command `tags`)"""
+    classes: tuple[str, ...] = ()
+    """class names in the order of the mask values 1..C; empty: classes.txt, else tags"""
+    train_split: str = "train"
+    """the split that is learned from"""
+    val_split: str = "val"
+    """the split that is only predicted and scored"""
 
-    mea: bool = option(True, "multi-exit architecture: every exit learns the tasks (off: the deepest alone)")
-    weight_exits: float = option(
-        1.0,
-        "weight of every other exit beside the network's own head in L_cls and L_seg (1: published)",
-        low=0,
-    )
-    weight_cls: float = option(0.2, "lambda1, weight of the multi-label classification loss", low=0)
-    weight_sr_f: float = option(1.0, "lambda3 for SR-F, shallow teaches deep; 0 switches it off", low=0)
-    weight_sr_l: float = option(1.0, "lambda3 for SR-L, deep teaches shallow; 0 switches it off", low=0)
-    tau_f: float = option(2.0, "temperature of SR-F (Hinton 2015)", low=1e-3)
-    tau_l: float = option(2.0, "temperature of SR-L (Hinton 2015)", low=1e-3)
-    tau_scaling: bool = option(
-        True, "multiply both SR losses by their tau squared, so that gradients keep their size (Hinton 2015)"
-    )
-    sr_f_teacher: Literal["shallowest", "previous", "mean"] = option(
-        "shallowest",
-        "who teaches detail: the shallowest exit (published), each exit's shallower neighbour, or all exits' mean",
-    )
-    sr_l_teacher: Literal["deepest", "next", "mean"] = option(
-        "deepest",
-        "who teaches semantics: the deepest exit (published), each exit's deeper neighbour, or all exits' mean",
-    )
-    sr_axis: Literal["space", "class"] = option(
-        "space", "SR-F distributions over positions (per tagged class) or over classes"
-    )
-    sr_maps: Literal["class", "features"] = option(
-        "class", "SR-F on class maps or on 1x1-projected feature maps"
-    )
-    sr_mode: Literal["soft", "released"] = option(
-        "soft", "SR-F with soft targets, or the released code's hard argmax targets"
-    )
-    sr_l_activation: Literal["sigmoid", "softmax"] = option(
-        "sigmoid", "SR-L on independent tags or on a distribution over classes"
-    )
-    sr_start: float = option(
-        0.25, "share of all steps before SR starts (published: 10,000 of 40,000)", low=0, high=1
-    )
-    sr_ramp: float = option(
-        0.0, "share of all steps in which SR rises linearly to its full weight", low=0, high=1
-    )
-    pool: Literal["mean", "max", "lse"] = option("mean", "how a class map becomes an image-level score")
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Section):
+    """What training of either network is made of: network, views, optimiser, self-regulation."""
+
+    backbone: str = "resnet50"
+    """any timm model with features_only, e.g. resnet50, tf_efficientnet_lite0"""
+    weights: str = "imagenet"
+    """imagenet (from the hub), bundled (tf_efficientnet_lite0), none, or a .pth/.safetensors path"""
+    output_stride: Stride = 16
+    """stride of the deepest map: 8, 16 or 32"""
+    structure: Literal["conv", "ushape"] = "conv"
+    """conv: backbone and head (DeepLab-like); ushape: a decoder of as many up-convolution blocks as the backbone has,
+    with skip connections (U-Net-like); then SR-F acts in the encoder and SR-L in the decoder"""
+    decoder_channels: Width = 64
+    """ushape: width of the decoder's blocks"""
+    exits: tuple[Block, ...] = ()
+    """blocks with an exit, 1 = shallowest, a decoder's counted on from the backbone's; the last always has its own
+    head; empty: all"""
+    exit_channels: Width = 64
+    """width of an exit head after its 1x1 reduction; that of its block where this is less"""
+
+    long_side: tuple[ViewSide, ViewSide] = (320, 640)
+    """pixels of the long side, smallest and largest, drawn for each view"""
+    crop: Crop = 512
+    """side of the square training crop in pixels"""
+    flip: bool = True
+    """mirror half of the training views"""
+    jitter: Share = 0.0
+    """strength of brightness, contrast and saturation jitter"""
+
+    epochs: Count = 5
+    """passes over the training split"""
+    batch: Count = 16
+    """images per optimiser step, over all processes together"""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum 0.9, or AdamW"""
+    lr: Weight = 0.01
+    """peak learning rate of the backbone"""
+    head_lr: Weight = 10.0
+    """factor on lr for the heads and exits"""
+    weight_decay: Weight = 1e-4
+    """weight decay"""
+    poly: Weight = 0.9
+    """power of the polynomial learning rate decay"""
+    lr_warmup: Share = 0.0
+    """share of all steps in which lr rises linearly from 0"""
+    freeze_bn: bool = True
+    """keep the backbone's BatchNorm statistics and affine parameters as pretrained"""
+    frozen_blocks: Annotated[int, Field(ge=0)] = 0
+    """shallowest blocks whose weights stay as pretrained"""
+
+    mea: bool = True
+    """multi-exit architecture: every exit learns the tasks (off: the deepest alone)"""
+    weight_exits: Weight = 1.0
+    """weight of every other exit beside the network's own head in L_cls and L_seg (1: published)"""
+    weight_cls: Weight = 0.2
+    """lambda1, weight of the multi-label classification loss"""
+    weight_sr_f: Weight = 1.0
+    """lambda3 for SR-F, shallow teaches deep; 0 switches it off"""
+    weight_sr_l: Weight = 1.0
+    """lambda3 for SR-L, deep teaches shallow; 0 switches it off"""
+    tau_f: Temperature = 2.0
+    """temperature of SR-F (Hinton 2015)"""
+    tau_l: Temperature = 2.0
+    """temperature of SR-L (Hinton 2015)"""
+    tau_scaling: bool = True
+    """multiply both SR losses by their tau squared, so that gradients keep their size (Hinton 2015)"""
+    sr_f_teacher: Literal["shallowest", "previous", "mean"] = "shallowest"
+    """who teaches detail: the shallowest exit (published), each exit's shallower neighbour, or all exits' mean"""
+    sr_l_teacher: Literal["deepest", "next", "mean"] = "deepest"
+    """who teaches semantics: the deepest exit (published), each exit's deeper neighbour, or all exits' mean"""
+    sr_axis: Literal["space", "class"] = "space"
+    """SR-F distributions over positions (per tagged class) or over classes"""
+    sr_maps: Literal["class", "features"] = "class"
+    """SR-F on class maps or on 1x1-projected feature maps"""
+    sr_mode: Literal["soft", "released"] = "soft"
+    """SR-F with soft targets, or the released code's hard argmax targets"""
+    sr_l_activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    """SR-L on independent tags or on a distribution over classes"""
+    sr_start: Share = 0.25
+    """share of all steps before SR starts (published: 10,000 of 40,000)"""
+    sr_ramp: Share = 0.0
+    """share of all steps in which SR rises linearly to its full weight"""
+    pool: Pooling = "mean"
+    """how a class map becomes an image-level score"""
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that no single field can see."""
+        if self.long_side[0] > self.long_side[1]:
+            raise ValueError(f"long_side = {list(self.long_side)}: expected [smallest, largest]")
+        if self.weights == "bundled" and self.backbone != "tf_efficientnet_lite0":
+            raise ValueError(
+                f"weights = 'bundled' belongs to backbone tf_efficientnet_lite0, not {self.backbone}; set either"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyConfig(TrainConfig):
     """Stage 1: the multi-exit classification network. Defaults: IRN line (see TrainConfig)."""
 
-    weight_cls: float = option(1.0, "weight of the multi-label classification loss", low=0)
+    weight_cls: Weight = 1.0
+    """weight of the multi-label classification loss"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CamsConfig:
+class CamsConfig(Section):
     """Stage 2: multi-scale class activation maps."""
 
-    scales: tuple[float, ...] = option(
-        (1.0, 0.5, 1.5, 2.0), "image scales whose maps are summed", low=0.05, high=8
-    )
-    flip: bool = option(True, "add the maps of the mirrored image")
-    exits: tuple[int, ...] = option(
-        (),
-        "blocks, 1 = shallowest, whose exits' maps are fused with the deepest's; each needs an exit in classify.exits; "
-        "empty: the deepest alone, as published",
-        low=1,
-    )
-    fusion: Literal["mean", "product"] = option(
-        "mean", "how the exits' maps become one: weighted mean, or weighted geometric mean"
-    )
-    exit_weight: float = option(
-        1.0, "weight of each of cams.exits in the fusion; the deepest's is 1", low=0, high=1000
-    )
-    max_side: int = option(1024, "a larger photograph is reduced to this long side first, in pixels", low=32)
+    scales: Scales = (1.0, 0.5, 1.5, 2.0)
+    """image scales whose maps are summed"""
+    flip: bool = True
+    """add the maps of the mirrored image"""
+    exits: tuple[Block, ...] = ()
+    """blocks, 1 = shallowest, whose exits' maps are fused with the deepest's; each needs an exit in classify.exits;
+    empty: the deepest alone, as published"""
+    fusion: Literal["mean", "product"] = "mean"
+    """how the exits' maps become one: weighted mean, or weighted geometric mean"""
+    exit_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """weight of each of cams.exits in the fusion; the deepest's is 1"""
+    max_side: Side = 1024
+    """a larger image is reduced to this long side first, in pixels"""
+
+    def __post_init__(self) -> None:
+        """Refuse a block that is named twice."""
+        if len(set(self.exits)) < len(self.exits):
+            raise ValueError(f"exits = {list(self.exits)}: expected each block once")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefineConfig:
+class RefineConfig(Section):
     """Stage 3: pseudo-masks by a dense CRF or by local refinement."""
 
-    method: Literal["crf", "local"] = option(
-        "crf",
-        "crf: dense CRF on CPU cores; local: pixel-adaptive local refinement on run.device (docs/refiners.md)",
-    )
-    preset: Literal["irn", "psa", "deeplab", "afa", "toco", "sr"] = option(
-        "irn", "crf: published parameters by name; local has one set"
-    )
-    iterations: int = option(
-        10, "crf: of the mean field; local: how often neighbours are averaged", low=1, high=100
-    )
-    threshold: Literal["fixed", "label-free"] = option(
-        "fixed", "background as it is set, or chosen without ground truth (docs/indicators.md)"
-    )
-    background: float = option(
-        0.15, "background score beside CAMs in [0, 1]: the threshold of the seed", low=0, high=1
-    )
-    unsure: float = option(
-        0.6, "crf: a pixel whose most probable class is below this probability becomes 255", low=0, high=1
-    )
-    max_side: int = option(1024, "decided (crf: refined) at most at this long side, in pixels", low=32)
-    local_unsure: float = option(
-        0.0,
-        "local: the same; its probabilities are softer, so 0 leaves none out (docs/refiners.md)",
-        low=0,
-        high=1,
-    )
-    local_side: int = option(
-        160,
-        "local: refined at most at this long side, in pixels: small, for its reach is in pixels too",
-        low=32,
-    )
+    method: Literal["crf", "local"] = "crf"
+    """crf: dense CRF on CPU cores; local: pixel-adaptive local refinement on run.device (docs/refiners.md)"""
+    preset: Literal["irn", "psa", "deeplab", "afa", "toco", "sr"] = "irn"
+    """crf: published parameters by name; local has one set"""
+    iterations: Annotated[int, Field(ge=1, le=100)] = 10
+    """crf: of the mean field; local: how often neighbours are averaged"""
+    threshold: Literal["fixed", "label-free"] = "fixed"
+    """background as it is set, or chosen without ground truth (docs/indicators.md)"""
+    background: Share = 0.15
+    """background score beside CAMs in [0, 1]: the threshold of the seed"""
+    unsure: Share = 0.6
+    """crf: a pixel whose most probable class is below this probability is uncertain (255)"""
+    max_side: Side = 1024
+    """decided (crf: refined) at most at this long side, in pixels"""
+    local_unsure: Share = 0.0
+    """local: the same; its probabilities are softer, so 0 leaves none out (docs/refiners.md)"""
+    local_side: Side = 160
+    """local: refined at most at this long side, in pixels: small, for its reach is in pixels too"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentConfig(TrainConfig):
     """Stage 4: the multi-exit segmentation network. Defaults: DeepLab-v2."""
 
-    supervision: Literal["pseudo", "full"] = option(
-        "pseudo", "learn from pseudo-masks, or from ground truth (the upper bound)"
-    )
-    head: Literal["aspp", "light"] = option(
-        "aspp", "DeepLab-v2 ASPP, or a light one (1x1 reduction, depthwise dilated branches)"
-    )
-    head_channels: int = option(256, "width of the light head", low=8, high=2048)
-    backbone: str = option("resnet101", "any timm model with features_only")
-    output_stride: int = option(8, "stride of the deepest map: 8, 16 or 32", low=8, high=32)
-    long_side: tuple[int, int] = option(
-        (250, 750), "pixels of the long side, drawn anew for each view", low=8, high=8192, length=2
-    )
-    crop: int = option(321, "side of the square training crop in pixels", low=16, high=4096)
-    epochs: int = option(19, "passes over the training split", low=1)
-    batch: int = option(10, "images per optimiser step, over all processes together", low=1)
-    lr: float = option(2.5e-4, "peak learning rate of the backbone", low=0)
-    weight_decay: float = option(5e-4, "weight decay", low=0)
-    weight_seg: float = option(0.8, "lambda2, weight of the pixel-wise cross-entropy", low=0)
-    pool: Literal["mean", "max", "lse"] = option("lse", "how a class map becomes an image-level score")
-    test_scales: tuple[float, ...] = option((1.0,), "image scales averaged in prediction", low=0.05, high=8)
-    test_flip: bool = option(False, "average with the mirrored image in prediction")
-    max_side: int = option(
-        1024, "a larger photograph is reduced to this long side for prediction, in pixels", low=32
-    )
+    supervision: Literal["pseudo", "full"] = "pseudo"
+    """learn from pseudo-masks, or from ground truth (the upper bound)"""
+    head: Literal["aspp", "light"] = "aspp"
+    """DeepLab-v2 ASPP, or a light one (1x1 reduction, depthwise dilated branches)"""
+    head_channels: Width = 256
+    """width of the light head"""
+    weight_seg: Weight = 0.8
+    """lambda2, weight of the pixel-wise cross-entropy"""
+    test_scales: Scales = (1.0,)
+    """image scales averaged in prediction"""
+    test_flip: bool = False
+    """average with the mirrored image in prediction"""
+    max_side: Side = 1024
+    """a larger image is reduced to this long side for prediction, in pixels"""
+
+    backbone: str = "resnet101"
+    output_stride: Stride = 8
+    long_side: tuple[ViewSide, ViewSide] = (250, 750)
+    crop: Crop = 321
+    epochs: Count = 19
+    batch: Count = 10
+    lr: Weight = 2.5e-4
+    weight_decay: Weight = 5e-4
+    pool: Pooling = "lse"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """Where and how it is computed. Never part of a fingerprint."""
+class RunConfig(Section):
+    """Where and how it is computed. Of these keys the precision alone is part of a fingerprint."""
 
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
-    workers: int = option(
-        -1, "helper processes for loading and the CRF; -1: by the machine", low=-1, high=512
-    )
-    precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto",
-        "auto: bf16 where the device computes it quicker than fp32; on a CPU where it does not, stage cams computes "
-        "convolutions in 8-bit integers if that is quick and changes little",
-    )
-    compile: bool = option(
-        False,
-        "training networks with torch.compile: the first step takes a minute or more, later ones less time; where "
-        "compiling fails, it says so and goes on without",
-    )
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps"""
+    workers: Annotated[int, Field(ge=-1, le=512)] = -1
+    """helper processes for loading and the CRF; -1: by the machine"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where the device computes it faster than fp32, else fp32; decided before anything is computed"""
+    compile: bool = False
+    """training networks with torch.compile: the first step takes a minute or more, later ones less time; where
+    compiling fails, it says so and goes on without"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AblateConfig:
+class AblateConfig(Section):
     """What `ablate` compares: variants of this configuration, each with every seed. Never part of a fingerprint."""
 
-    seeds: tuple[int, ...] = option((0, 1, 2), "every variant is run with each of them", low=0, high=MAX_SEED)
-    variants: tuple[str, ...] = option(
-        ("baseline", "mea", "mea+srf", "mea+srl", "mea+sr"),
-        "in order; the others are set against the first; also: released, and the names of [ablate.own]",
-    )
-    stages: tuple[Literal["classify", "segment"], ...] = option(
-        ("classify", "segment"), "the training stages that the built-in variants change"
-    )
-    own: Mapping[str, tuple[str, ...]] = option(
-        {},
-        'own variants: name = ["section.key=value", ...], on top of this configuration (which is mea+sr as it '
-        "stands); a built-in name replaces that variant",
-    )
+    seeds: tuple[Seed, ...] = (0, 1, 2)
+    """every variant is run with each of them"""
+    variants: tuple[str, ...] = ("baseline", "mea", "mea+srf", "mea+srl", "mea+sr")
+    """in order; the others are set against the first; also: released, and the names of [ablate.own]"""
+    stages: tuple[Literal["classify", "segment"], ...] = ("classify", "segment")
+    """the training stages that the built-in variants change"""
+    own: Mapping[Annotated[str, Field(min_length=1)], tuple[str, ...]] = field(default_factory=dict)
+    """own variants: name = ["section.key=value", ...], on top of this configuration (which is mea+sr as it stands); a
+    built-in name replaces that variant"""
+
+    def __post_init__(self) -> None:
+        """Refuse lists that are empty or name something twice."""
+        for name in ("seeds", "variants", "stages"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} = {list(values)}: expected at least one, and none of them twice")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Section):
     """The whole configuration. ``seed`` is the top-level key; everything else is in a section."""
 
-    seed: int = option(0, "seed of every random choice", low=0, high=MAX_SEED)
+    seed: Seed = 0
+    """seed of every random choice"""
     data: DataConfig = field(default_factory=DataConfig)
     classify: ClassifyConfig = field(default_factory=ClassifyConfig)
     cams: CamsConfig = field(default_factory=CamsConfig)
@@ -328,11 +321,8 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     Raises:
         UserError: unreadable or malformed TOML, unknown section or key, wrong type, value out of range.
     """
-    tree: dict[str, Any] = _anchored(_read_toml(path), path.resolve().parent) if path else {}
-    for text in overrides:
-        keys, value = parse_override(text)
-        _insert(tree, keys, value, origin=f"--set {text}")
-    return from_tree(_anchored(tree, Path.cwd()), origin=str(path) if path else "--set")
+    tree = _anchored(_read_toml(path), path.resolve().parent) if path else {}
+    return _overridden(tree, overrides, option="--set ", origin=str(path) if path else "--set")
 
 
 def with_overrides(config: Config, overrides: Sequence[str], *, origin: str) -> Config:
@@ -341,41 +331,58 @@ def with_overrides(config: Config, overrides: Sequence[str], *, origin: str) -> 
     Raises:
         UserError: an override that is none, unknown section or key, wrong type, value out of range.
     """
-    tree = to_tree(config)
-    for text in overrides:
-        keys, value = parse_override(text)
-        _insert(tree, keys, value, origin=f"{origin}: {text}")
-    return from_tree(_anchored(tree, Path.cwd()), origin=origin)
+    return _overridden(to_tree(config), overrides, option=f"{origin}: ", origin=origin)
 
 
 def from_tree(tree: Mapping[str, Any], *, origin: str) -> Config:
-    """Check a nested mapping (as TOML gives it) and build the configuration. ``origin`` names it in errors."""
-    known = {f.name for f in dataclasses.fields(Config)}
-    refuse_unknown(tree, known, where=origin, what="section")
-    sections = {name: _section(cls, tree.get(name, {}), name, origin) for name, cls in SECTIONS.items()}
-    seed = _value(Config, "seed", tree["seed"], "seed", origin) if "seed" in tree else 0
-    config = Config(seed=seed, **sections)
-    _check_relations(config, origin)
-    return config
+    """Check a nested mapping (as TOML gives it) and build the configuration. ``origin`` names it in errors.
+
+    Raises:
+        UserError: unknown section or key, wrong type, value out of range.
+    """
+    try:
+        return _adapter().validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        raise UserError(f"{origin}: {_explained(error.errors(include_url=False)[0])}") from None
 
 
 def to_toml(config: Config, *, comments: bool = False) -> str:
     """The configuration as TOML text that ``load_config`` reads back; with ``comments`` each key explained."""
+    tree = to_tree(config)
     if not comments:
-        return tomli_w.dumps(to_tree(config))
-    lines = [_commented(config, "seed"), ""]
-    for name in SECTIONS:
-        section = getattr(config, name)
-        lines.append(f"[{name}]  # {(type(section).__doc__ or '').splitlines()[0]}")
-        lines += [_commented(section, f.name, name) for f in dataclasses.fields(section)]
+        return tomli_w.dumps(tree)
+    lines = []
+    for name, value in tree.items():
+        if name not in SECTIONS:
+            lines += [f"# {documentation(Config)[name]}", tomli_w.dumps({name: value})]
+            continue
+        lines.append(f"[{name}]  # {(SECTIONS[name].__doc__ or '').splitlines()[0]}")
+        for key, item in value.items():
+            lines.append(f"# {documentation(SECTIONS[name])[key]}")
+            # A table, the last key of its section, is a section of its own.
+            text = tomli_w.dumps({name: {key: item}} if isinstance(item, dict) else {key: item}).strip()
+            lines.append(text.removeprefix(f"[{name}]\n"))
         lines.append("")
     return "\n".join(lines)
 
 
 def to_tree(config: Any) -> dict[str, Any]:
     """A section or the whole configuration as plain dicts, lists and scalars (for TOML and JSON)."""
-    tree: dict[str, Any] = dataclasses.asdict(config)
-    return {key: _plain(value) for key, value in tree.items()}
+    tree: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return tree
+
+
+@cache
+def documentation(section: type) -> dict[str, str]:
+    """What the source says below each field of a section, inherited fields included."""
+    found = {}
+    for part in reversed(section.__mro__[:-1]):
+        declared = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(part)).body[0])
+        for line, text in pairwise(declared.body):
+            match line, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                    found[name] = " ".join(words.split())
+    return found
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
@@ -393,9 +400,57 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     return keys, value
 
 
+def refuse_unknown(names: Iterable[str], known: Iterable[str], *, where: str, what: str) -> None:
+    """Refuse names that are not known, with the closest known one, or all. Raises UserError."""
+    for name in names:
+        if name not in known:
+            raise UserError(f"{where}: {_unknown(name, known, what)}")
+
+
+def _unknown(name: str, known: Iterable[str], what: str) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"accepted: {', '.join(sorted(known))}"
+    return f"unknown {what} '{name}'; {hint}"
+
+
+@cache
+def _adapter() -> TypeAdapter[Config]:
+    return TypeAdapter(Config)
+
+
+_EXPECTED = {
+    "bool_type": "expected true or false",
+    "int_type": "expected a whole number",
+    "greater_than_equal": "expected at least {ge}",
+    "less_than_equal": "expected at most {le}",
+    "too_short": "expected a list of at least {min_length}",
+    "missing": "expected a longer list",
+}
+"""Instead of pydantic's own words, where these say less."""
+
+
+def _explained(error: Any) -> str:
+    """Key, value, what is accepted, and the documentation, for one of pydantic's errors."""
+    kind, place = error["type"], [str(part) for part in error["loc"]] or [""]
+    owner, where = (SECTIONS[place[0]], f"[{place[0]}]: ") if len(place) > 1 else (Config, "")
+    if kind == "unexpected_keyword_argument":
+        names = [f.name for f in dataclasses.fields(owner)]
+        return where + _unknown(place[-1], names, "key" if where else "section")
+    if kind == "json_invalid":  # the one thing that JSON cannot hold: half a character
+        return f"a text that is not UTF-8 ({error['msg']})"
+    if kind == "dataclass_type":
+        return f"{place[0]} is a section: write [{place[0]}] and its keys below it"
+    if kind == "value_error":  # of a __post_init__
+        return f"{place[0]}.{error['ctx']['error']}"
+    words = _EXPECTED[kind].format(**error.get("ctx", {})) if kind in _EXPECTED else error["msg"]
+    wanted = words.replace("Input should be", "expected", 1)
+    doc = documentation(owner).get(place[1] if where else place[0], "")
+    return f"{'.'.join(place)} = {error['input']!r}: {wanted} ({doc})"
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(
             f"config {path}: cannot be read ({error.strerror}); check the path given to --config"
@@ -403,154 +458,31 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except (
         ValueError,
         RecursionError,
-    ) as error:  # of bad syntax, no UTF-8, numbers or nesting beyond all bounds
+    ) as error:  # bad syntax, no UTF-8, numbers or nesting beyond all bounds
         raise UserError(f"config {path}: not valid TOML: {error}") from None
+
+
+def _overridden(tree: dict[str, Any], overrides: Sequence[str], *, option: str, origin: str) -> Config:
+    for text in overrides:
+        keys, value = parse_override(text)
+        block = tree
+        for key in keys[:-1]:
+            block = block.setdefault(key, {})
+            if not isinstance(block, dict):
+                raise UserError(f"{option}{text}: {key} is a value, not a section")
+        block[keys[-1]] = value
+    return from_tree(_anchored(tree, Path.cwd()), origin=origin)
 
 
 def _anchored(tree: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make the paths of a tree absolute, relative to ``base``."""
-    anchored = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
     for section, key in (("data", "root"), ("classify", "weights"), ("segment", "weights")):
-        block = anchored.get(section)
+        block = tree.get(section)
         value = block.get(key) if isinstance(block, dict) else None
-        if isinstance(block, dict) and isinstance(value, str) and _is_path(key, value):
-            block[key] = _absolute(base, value, f"{section}.{key}")
-    return anchored
-
-
-def _absolute(base: Path, value: str, name: str) -> str:
-    try:
-        return str((base / Path(value).expanduser()).resolve())
-    except (
-        ValueError,
-        RuntimeError,
-        OSError,
-    ) as error:  # a NUL, a home of nobody, a name too long, a loop of links
-        raise UserError(f"{name} = {value[:80]!r}: not a usable path ({error})") from None
-
-
-def _is_path(key: str, value: str) -> bool:
-    return bool(value) and (key == "root" or value not in ("imagenet", "bundled", "none"))
-
-
-def _insert(tree: dict[str, Any], keys: Sequence[str], value: Any, *, origin: str) -> None:
-    block = tree
-    for key in keys[:-1]:
-        block = block.setdefault(key, {})
-        if not isinstance(block, dict):
-            raise UserError(f"{origin}: {key} is a value, not a section")
-    block[keys[-1]] = value
-
-
-def _section(cls: type, block: Any, name: str, origin: str) -> Any:
-    if not isinstance(block, Mapping):
-        raise UserError(f"{origin}: {name} is a section: write [{name}] and its keys below it")
-    known = {f.name for f in dataclasses.fields(cls)}
-    refuse_unknown(block, known, where=f"{origin}: [{name}]", what="key")
-    return cls(**{key: _value(cls, key, value, f"{name}.{key}", origin) for key, value in block.items()})
-
-
-def refuse_unknown(block: Iterable[str], known: set[str], *, where: str, what: str) -> None:
-    """Refuse names that are not known, with the closest known one, or all. Raises UserError."""
-    for key in block:
-        if key not in known:
-            close = difflib.get_close_matches(key, sorted(known), n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"accepted: {', '.join(sorted(known))}"
-            raise UserError(f"{where}: unknown {what} '{key}'; {hint}")
-
-
-def _value(cls: type, key: str, value: Any, name: str, origin: str) -> Any:
-    """One checked value: converted to its declared type, inside its range."""
-    declared = typing.get_type_hints(cls)[key]
-    spec = next(f for f in dataclasses.fields(cls) if f.name == key).metadata
-    try:
-        converted = _convert(value, declared)
-        _check_range(converted, spec)
-    except ValueError as error:
-        raise UserError(f"{origin}: {name} = {value!r}: expected {error} ({spec['doc']})") from None
-    return converted
-
-
-def _convert(value: Any, declared: Any) -> Any:
-    origin = typing.get_origin(declared)
-    if origin is Literal:
-        if value not in typing.get_args(declared):
-            raise ValueError("one of " + ", ".join(map(repr, typing.get_args(declared))))
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError("a list such as [1, 2]")
-        return tuple(_convert(item, typing.get_args(declared)[0]) for item in value)
-    if origin is Mapping:
-        if not isinstance(value, Mapping) or "" in value:
-            raise ValueError("a table of names, each with its list")
-        return {name: _convert(item, typing.get_args(declared)[1]) for name, item in value.items()}
-    if declared is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not declared:
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes"}
-        raise ValueError(names[declared])
-    return value
-
-
-def _check_range(value: Any, spec: types.MappingProxyType[Any, Any]) -> None:
-    low, high, length = spec["low"], spec["high"], spec["length"]
-    if length is not None and len(value) != length:
-        raise ValueError(f"a list of {length}")
-    for item in value if isinstance(value, tuple) else (value,):
-        if isinstance(item, float) and item != item:
-            raise ValueError("a number, not nan")
-        if (low is not None and item < low) or (high is not None and item > high):
-            raise ValueError(_range_text(low, high))
-
-
-def _range_text(low: float | None, high: float | None) -> str:
-    if low is not None and high is not None:
-        return f"between {low:g} and {high:g}"
-    return f"at least {low:g}" if low is not None else f"at most {high:g}"
-
-
-def _check_relations(config: Config, origin: str) -> None:
-    """Refuse combinations that no single field can see."""
-    for name in ("classify", "segment"):
-        section: TrainConfig = getattr(config, name)
-        if section.output_stride not in (8, 16, 32):
-            raise UserError(f"{origin}: {name}.output_stride = {section.output_stride}: expected 8, 16 or 32")
-        if section.long_side[0] > section.long_side[1]:
-            raise UserError(
-                f"{origin}: {name}.long_side = {list(section.long_side)}: expected [smallest, largest]"
-            )
-        if section.weights == "bundled" and section.backbone != "tf_efficientnet_lite0":
-            raise UserError(
-                f"{origin}: {name}.weights = 'bundled' belongs to backbone tf_efficientnet_lite0, not "
-                f"{section.backbone}; set {name}.backbone=tf_efficientnet_lite0 or another {name}.weights"
-            )
-    for name, scales in (
-        ("cams.scales", config.cams.scales),
-        ("segment.test_scales", config.segment.test_scales),
-    ):
-        if not scales:
-            raise UserError(f"{origin}: {name} is empty: expected at least one scale, e.g. [1.0]")
-    for name in ("seeds", "variants", "stages"):
-        values = getattr(config.ablate, name)
-        if not values or len(set(values)) < len(values):
-            raise UserError(
-                f"{origin}: ablate.{name} = {list(values)}: expected at least one, and none of them twice"
-            )
-    if len(set(config.cams.exits)) < len(config.cams.exits):
-        raise UserError(f"{origin}: cams.exits = {list(config.cams.exits)}: expected each block once")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _commented(section: Any, key: str, name: str = "") -> str:
-    """A key below its explanation; a table (the last key of its section) as a section of its own."""
-    doc = next(f for f in dataclasses.fields(section) if f.name == key).metadata["doc"]
-    value = _plain(getattr(section, key))
-    if isinstance(value, dict):
-        return f"# {doc}\n[{name}.{key}]\n{tomli_w.dumps(value)}".strip()
-    return f"# {doc}\n{tomli_w.dumps({key: value}).strip()}"
+        words = ("imagenet", "bundled", "none") if key == "weights" else ()
+        if block and isinstance(value, str) and value not in ("", *words):
+            try:
+                block[key] = str((base / Path(value).expanduser()).resolve())
+            except (ValueError, RuntimeError, OSError) as error:  # a NUL, no such home, a name too long
+                raise UserError(f"{section}.{key} = {value[:80]!r}: not a usable path ({error})") from None
+    return tree

@@ -1,8 +1,7 @@
-"""Commands about the data itself: check it, derive tags."""
+"""The commands check and tags: what the data are, before anything is computed."""
 
 import shlex
 import textwrap
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,27 +88,20 @@ def _masks(session: Session, training: SplitSurvey, validation: SplitSurvey) -> 
         return "none: there is nothing to score against"
     full = session.config.segment.supervision == "full"
     use = "learned from (segment.supervision = 'full')" if full else "used for scores alone"
-    return (
-        ", ".join(f"{split.masks} of {split.images} {split.name}" for split in (training, validation))
-        + f"; {use}"
-    )
+    counts = (f"{split.masks} of {split.images} {split.name}" for split in (training, validation))
+    return f"{', '.join(counts)}; {use}"
 
 
 def _class_table(found: Survey) -> list[str]:
     """One line per class, in as many columns as the page needs: name, images in both splits, a bar."""
     training, validation = found.splits
-    width = max(len(name) for name in found.classes)
-    most = max(training.per_class)
+    width, most = max(map(len, found.classes)), max(training.per_class)
     cells = [
         f"{name:{width}} {train:6} {val:6}  {'█' * round(_BAR * train / most):{_BAR}}"
         for name, train, val in zip(found.classes, training.per_class, validation.per_class, strict=True)
     ]
     head = f"{'class':{width}} {'train':>6} {'val':>6}  {'':{_BAR}}"
-    columns = min(max(1, _WIDTH // (len(head) + 2)), -(-len(cells) // _ROWS)) if len(cells) > _ROWS else 1
-    return _in_columns(head, cells, columns)
-
-
-def _in_columns(head: str, cells: Sequence[str], columns: int) -> list[str]:
+    columns = min(max(1, _WIDTH // (len(head) + 2)), -(-len(cells) // _ROWS))
     height = -(-len(cells) // columns)
-    rows = [cells[row::height] for row in range(height)]
-    return ["  ".join([head] * columns).rstrip(), *("  ".join(row).rstrip() for row in rows)]
+    rows = [[head] * columns, *(cells[row::height] for row in range(height))]
+    return ["  ".join(row).rstrip() for row in rows]

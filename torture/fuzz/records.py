@@ -7,7 +7,8 @@ from data import open_dataset
 from stages.commands.compare import run_compare
 from stages.commands.predict.command import claim
 from stages.commands.report.measure import Measured, measure
-from stages.commands.session import open_session, show_status
+from stages.commands.run import show_status
+from stages.commands.session import open_session
 from stages.workspace import Workspace, open_run, prune
 from tests.pipelines import request
 from tests.reports import made_up_run

@@ -1,4 +1,4 @@
-"""Commands about the data itself, as a user meets them."""
+"""The commands check and tags, as a user meets them."""
 
 import re
 from pathlib import Path
@@ -70,6 +70,11 @@ def test_check_finds_what_a_run_would_stumble_over(
     (Path(data.root) / "images" / "train_000.jpg").write_bytes(b"")
     assert main(command) == EXIT_USER_ERROR
     assert "train_000.jpg: the file is empty" in capsys.readouterr().err
+    (Path(data.root) / "images" / "train_000.jpg").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
+    )
+    assert main(command) == EXIT_USER_ERROR
+    assert "PostScript is a program" in capsys.readouterr().err
 
 
 def test_many_classes_stay_on_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,48 @@
+"""Words on the terminal: what errors are called, in one to three lines that say what to do; tables; figures."""
+
+import errno
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+
+from stages.commands.terminal import aligned, explained, human_bytes, human_seconds, printable
+from wsss.errors import UserError
+from wsss.store.artifacts import DamagedArtifactError
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x.h5"), "the disk is full"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (OSError(errno.EROFS, "Read-only file system", "x"), "--workspace"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "smaller batch"),
+        (OSError("Can't write data (errno = 28, error message = 'No space left')"), "has room"),
+        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "run.workers=1"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "fewer run.workers"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), "smaller batch"),
+        (MemoryError(), "smaller batch"),
+        (
+            ValueError("Caught ValueError in worker.\nOriginal Traceback (x):\n  File y\nValueError: z"),
+            "ValueError: z;",
+        ),
+        (DamagedArtifactError("a.h5: damaged"), "compute it again"),
+        (UserError("fix this"), "fix this"),
+        (KeyError("x"), "--debug"),
+    ],
+)
+def test_errors_are_explained_in_few_lines(error: Exception, part: str) -> None:
+    text = explained(error)
+    assert part.lower() in text.lower()
+    assert text.count("\n") < 3
+
+
+def test_long_reasons_are_cut_and_control_characters_shown() -> None:
+    assert len(explained(ValueError("x" * 10_000))) < 600
+    assert printable("a\x1b[2Jb\nc\u202ed") == "a\\x1b[2Jb\nc\\x202ed"
+
+
+def test_tables_and_figures() -> None:
+    assert aligned([("a", "bb"), ("ccc", "")]) == "a    bb\n-------\nccc"
+    assert [human_bytes(size) for size in (0, 1023, 1536, 3 << 30)] == ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]
+    assert [human_seconds(seconds) for seconds in (1.25, 61, 3600)] == ["1.2 s", "1 min 01 s", "60 min 00 s"]
