@@ -27,7 +27,7 @@ help:
 	@echo "make demo    install into $(VENV) where needed, then run the pipeline on the sample data"
 	@echo "             (more arguments for it: make demo ARGS=\"--set refine.preset=psa\")"
 	@echo "make test    all checks: ruff, mypy, pytest (options: make test PYTEST_ARGS=\"-k metrics -x\")"
-	@echo "make torture faults, damage, kills and hostile files for 20 minutes (options: TORTURE_ARGS=\"kill --seed 1\")"
+	@echo "make torture hostile files, kills, damage and errors, about 20 minutes (options: TORTURE_ARGS=\"-k kill\")"
 	@echo "make bench   every benchmark beside its plain reference, about half an hour (options: BENCH_ARGS=\"cams refine\")"
 	@echo "make lint    ruff and mypy only"
 	@echo "make venv    install only (venv-dev: with the development tools)"
@@ -45,13 +45,13 @@ test: $(READY_DEV)
 	echo "pytest -n 2 $(PYTEST_ARGS)"; $(PY) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS) || status=$$?; \
 	exit $$status
 
-# Faults, damage, kills and hostile files, at most 20 minutes (options: make torture TORTURE_ARGS="kill --seed 1").
+# The long form of tests/robustness (options of pytest: make torture TORTURE_ARGS="-k kill").
 torture: $(READY_DEV)
-	$(PY) -m torture $(TORTURE_ARGS)
+	$(PY) -m tests.robustness $(TORTURE_ARGS)
 
 # All figures of docs/performance.md but those of a GPU (options: make bench BENCH_ARGS="cams refine").
 bench: $(READY_DEV)
-	$(PY) -m benchmarks $(BENCH_ARGS)
+	$(PY) -m tests.benchmarks $(BENCH_ARGS)
 
 lint: $(READY_DEV)
 	$(PY) -m ruff check .

@@ -16,6 +16,7 @@ torch.set_num_threads(1)
 # PYTEST_ARGS="--hypothesis-profile search" looks for new examples.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", settings.get_profile("search"), derandomize=True)
+settings.register_profile("torture", settings.get_profile("search"), max_examples=1000)  # `make torture`
 settings.load_profile("same")
 
 

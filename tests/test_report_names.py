@@ -1,4 +1,4 @@
-"""The short form of `make torture`'s fuzzing, and no way into the report's pages."""
+"""Names of classes and files bring no markup into the report's page."""
 
 import re
 from collections import Counter
@@ -7,8 +7,6 @@ from pathlib import Path
 
 from tests.reports import made_up_run
 from tests.trees import make_folder_tree
-from torture.fuzz.campaign import _rest, fuzz
-from torture.fuzz.targets import TARGETS
 from wsss.config import DataConfig
 
 NAMES = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='x' {{7*7}} </style>")
@@ -61,23 +59,3 @@ def test_names_cannot_bring_markup_into_the_report(tmp_path: Path) -> None:
     assert not any(re.match("on", name) for tag in hostile.seen for name in tag[1:])
     assert all(link.startswith(("data:", "#")) for link in hostile.links)
     assert "alert(1)" in pages[1]  # the names are there, as text
-
-
-def test_hostile_and_mutated_files_end_in_a_message(tmp_path: Path) -> None:
-    light = [name for name in TARGETS if name not in ("checkpoint", "network", "pth", "safetensors", "onnx")]
-    tally = fuzz(light, 24, 1, tmp_path)
-    assert tally.findings == []
-    assert tally.outcomes.total() == 24 * len(light)
-
-
-def test_what_a_dying_process_leaves_is_tried_all_the_same() -> None:
-    died = {"target": "b", "case": 12}
-    assert _rest(["a", "b", "c"], 10, 5, died) == [(["b"], 13, 2), (["c"], 10, 5)]
-    assert _rest(["a", "b"], 10, 3, died) == []
-
-
-def test_networks_in_hostile_files_are_refused(tmp_path: Path) -> None:
-    names = ["checkpoint", "network", "pth", "safetensors"]
-    tally = fuzz(names, 12, 1, tmp_path)
-    assert tally.findings == []
-    assert tally.outcomes.total() == 12 * len(names)

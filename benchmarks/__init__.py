@@ -1,1 +1,0 @@
-"""Measurements, each with a plain reference beside it in the same run: ratios, not seconds, are what counts."""

@@ -1,0 +1,70 @@
+"""All benchmarks, each in a process of its own: one table, one JSON file.
+
+    make bench                                       # or: python -m tests.benchmarks
+    make bench BENCH_ARGS="cams refine --json figures.json"
+    python -m tests.benchmarks accelerator           # on a GPU; not among the default ones
+    python -m tests.benchmarks unchanged --scale 10.25    # 123,000 images
+
+Leave the machine alone while it runs.
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.benchmarks import BENCHMARKS, HEAD, run
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    import torch
+
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name")),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
+
+
+def main() -> int:
+    """Run what is asked for; 1 if a benchmark failed to run, bars reached or not."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of images; 0.1 for a try")
+    parser.add_argument("--json", type=Path, default=Path("runs/benchmarks.json"), metavar="FILE")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    rows, failed = [], []
+    print(machine(), HEAD, sep="\n", flush=True)
+    for name in options.names or list(BENCHMARKS)[:-1]:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            try:
+                found = alone.submit(run, name, options.scale).result()
+            except Exception as error:
+                print(f"{name} failed: {error}", file=sys.stderr)
+                failed.append(name)
+                continue
+        print(*found, sep="\n", flush=True)
+        rows += [asdict(row) | {"ratio": row.ratio, "reached": row.bar and row.bar[1]} for row in found]
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    result = {"machine": machine(), "scale": options.scale, "failed": failed, "rows": rows}
+    options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"\nall figures: {options.json}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

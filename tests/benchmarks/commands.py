@@ -1,0 +1,173 @@
+"""Time and memory of whole commands, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from PIL import Image
+
+from stages.commands.session import Session
+from tests.benchmarks import Row
+from tests.coco_trees import annotation, image_entry, write_instances
+from tests.pipelines import ROOT, run_arguments
+from tests.reports import made_up_artifacts
+from tests.trees import make_folder_tree
+from wsss.config import DataConfig
+from wsss.store.artifacts import write_artifact
+
+BAR_HELP, BAR_UNCHANGED, BAR_REPORT, BAR_MEMORY = 0.6, 3.0, 20.0, 1.1
+LAUNCHER = """
+import os, sys, time
+started = time.perf_counter()
+pid = os.posix_spawn(sys.executable, [sys.executable, *sys.argv[1:]], os.environ)
+_, status, usage = os.wait4(pid, 0)
+print(time.perf_counter() - started, usage.ru_maxrss / 1024)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+"""Between this process and a command: a new process counts the memory of the one that it was forked from."""
+
+
+def measured(*arguments: object) -> tuple[float, float]:
+    """Seconds, and peak MiB of the largest process, of Python with these arguments."""
+    command = [sys.executable, "-c", LAUNCHER, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    seconds, mib = map(float, done.stdout.splitlines()[-1].split())
+    return seconds, mib
+
+
+def start(_: float) -> list[Row]:
+    """`--help` beside Python that does nothing, the best of five."""
+    ours, plain = (
+        min(measured(*each)[0] for _ in range(5)) for each in (("run_pipeline.py", "--help"), ("-c", ""))
+    )
+    return [Row("--help", ours, plain, "s", ours_at_most=BAR_HELP)]
+
+
+# An unchanged run
+
+SIZE, KINDS, EACH = (24, 32), 80, 7
+"""Of the images; categories, and so kinds of images; annotations of an image."""
+
+
+def make_coco(root: Path, images: int) -> DataConfig:
+    """COCO 2017's files for so many images, with as many polygons and corners; the images are links to small ones."""
+    random, links = np.random.default_rng(0), 30_000  # file systems allow no more than some 65,000 to a file
+    polygons = [np.round(random.uniform(0, min(SIZE), 52), 2).tolist() for _ in range(EACH)]
+    for split, count in (("train2017", images), ("val2017", max(KINDS, images // 24))):
+        (root / split).mkdir(parents=True)
+        for number in range(count):
+            source = root / f"{split}-{number // links}.jpg"
+            if not source.exists():
+                Image.fromarray(random.integers(0, 256, (*SIZE, 3), np.uint8)).save(source)
+            os.link(source, root / split / f"{number:012d}.jpg")
+        annotations = [
+            annotation(number * EACH + k, number, (number * EACH + k) % KINDS + 1, [polygons[k]])
+            for number in range(count)
+            for k in range(EACH)
+        ]
+        entries = [image_entry(number, f"{number:012d}.jpg", SIZE) for number in range(count)]
+        categories = {number + 1: f"class {number}" for number in range(KINDS)}
+        write_instances(root / "annotations" / f"instances_{split}.json", entries, annotations, categories)
+    return DataConfig(source="coco", root=str(root), train_split="train2017", val_split="val2017")
+
+
+def repeat_results(few: Session, many: Session) -> None:
+    """Give each image of a large data set the results of the image of its kind in a small one."""
+    for name, planned in many.planned.items():
+        samples = many.dataset.split("val2017" if name == "segment" else "train2017").samples
+        groups: dict[str, dict[str, Any]] = {}
+        with h5py.File(few.planned[name].path) as file:
+            for group in (key for key in file if key != "ids"):
+                groups[group] = {key: value[()] for key, value in file[group].items()}
+        fields = {group: groups.pop(group) for group in list(groups) if "000000" in groups[group]}
+        images = (
+            (sample.id, {field: arrays[f"{index % KINDS:06d}"] for field, arrays in fields.items()})
+            for index, sample in enumerate(samples)
+        )
+        write_artifact(planned.path, planned.stamp, groups=groups, images=images)
+
+
+def unchanged(scale: float) -> list[Row]:
+    """`run` on COCO's files where everything is there, beside asking for the status of every file."""
+    stages = ("classify", "cams", "refine", "segment")
+    with tempfile.TemporaryDirectory() as folder:
+        few, many = (
+            made_up_artifacts(make_coco(place / "coco", images), place / "ws", stages=chosen)
+            for place, images, chosen in (
+                (Path(folder) / "few", KINDS, stages),
+                (Path(folder) / "many", max(KINDS, round(12_000 * scale)), ()),
+            )
+        )
+        repeat_results(few, many)
+        command = run_arguments(many.config.data, Path(folder) / "many" / "ws", name="made-up")
+        measured("run_pipeline.py", *command)  # measures and reports
+        seconds, mib = min(measured("run_pipeline.py", *command) for _ in range(3))
+        names = [str(path) for path in Path(many.config.data.root).rglob("*.jp*g")]
+        started = time.perf_counter()
+        for name in names:
+            os.stat(name)  # noqa: PTH116
+        plain = time.perf_counter() - started
+    images = f"{len(many.dataset.samples):,} images"
+    return [
+        Row(f"unchanged run, {images}", seconds, plain, "s", ours_at_most=BAR_UNCHANGED),
+        Row(f"its peak memory, {images}", mib, measured("-c", "import numpy, h5py")[1], "MiB"),
+    ]
+
+
+# Reports and memory
+
+PLAIN_REPORT = """
+import sys; from pathlib import Path; import h5py, numpy as np; from PIL import Image
+file = h5py.File(sys.argv[1]); root = Path(sys.argv[2]); counts = np.zeros((256, 256), np.int64)
+masks = [file[f"labels/{number:06d}"][()] for number in range(len(file["ids"]))]
+truths = [np.asarray(Image.open(root / "masks" / f"{name.decode().strip(chr(0))}.png")) for name in file["ids"][()]]
+for truth, mask in zip(truths, masks): np.add.at(counts, (truth.ravel(), mask.ravel()), 1)
+"""
+"""As published scripts do it: masks and pseudo-masks in lists, then one confusion matrix."""
+
+
+def report(scale: float) -> list[Row]:
+    """The first report on synthetic results beside the mIoU of the pseudo-masks alone, in one process."""
+    images = max(10, round(1000 * scale))
+    with tempfile.TemporaryDirectory() as folder:
+        root, workspace = Path(folder) / "data", Path(folder) / "ws"
+        data = make_folder_tree(root, n_train=images * 4 // 5, n_val=images // 5, size=(375, 500))
+        stages = ("classify", "cams", "refine", "segment")
+        session = made_up_artifacts(data, workspace, stages=stages)
+        path = session.planned["refine"].path
+        plain, plain_mib = measured("-c", PLAIN_REPORT, path, root)
+        seconds, mib = measured(
+            "run_pipeline.py", *run_arguments(data, workspace, "run.workers=-1", name="made-up")
+        )
+    bar = BAR_REPORT if images == 1000 else None
+    return [
+        Row(f"report on {images:,} images of 500 x 375", seconds, plain, "s", ours_at_most=bar),
+        Row(f"its peak memory, {images:,} images", mib, plain_mib, "MiB"),
+    ]
+
+
+def memory(scale: float) -> list[Row]:
+    """Peak memory of every command at ten times the images."""
+    peaks: list[dict[str, float]] = []
+    for images in (round(400 * scale), round(40 * scale)):
+        with tempfile.TemporaryDirectory() as folder:
+            data = make_folder_tree(Path(folder) / "data", n_train=images, n_val=images // 4, size=(375, 500))
+            place = ["--name", "bench", "--workspace", Path(folder) / "ws"]
+            settings = [f"data.root={data.root}", "classify.epochs=1", "segment.epochs=1"]
+            given = [part for setting in settings for part in ("--set", setting)]
+            config = ["--config", "configs/folder.toml", *place, *given]
+            found = {
+                name: measured("run_pipeline.py", "stage", name, *config)[1]
+                for name in ("classify", "cams", "refine", "segment")
+            }
+            found["report"] = measured("run_pipeline.py", "report", "bench", *place[2:])[1]
+            peaks.append(found | {"status": measured("run_pipeline.py", "status", *config)[1]})
+    many, few = peaks
+    return [Row(f"peak memory, ten times the images: {name}", many[name], few[name], "MiB", at_most=BAR_MEMORY)
+            for name in many]  # fmt: skip
