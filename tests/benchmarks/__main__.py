@@ -58,7 +58,7 @@ def main() -> int:
                 failed.append(name)
                 continue
         print(*found, sep="\n", flush=True)
-        rows += [asdict(row) | {"ratio": row.ratio, "reached": row.bar and row.bar[1]} for row in found]
+        rows += [asdict(row) | {"ratio": row.ratio, "reached": row.reached} for row in found]
     options.json.parent.mkdir(parents=True, exist_ok=True)
     result = {"machine": machine(), "scale": options.scale, "failed": failed, "rows": rows}
     options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -220,13 +220,6 @@ def test_a_full_disk(whole: Whole, tmp_path: Path) -> None:
 
 
 @only_long
-def test_a_workspace_that_cannot_be_written(whole: Whole, tmp_path: Path) -> None:
-    """Root may write where others may not, so a file stands in its place."""
-    (tmp_path / "ws").write_text("")
-    assert str(tmp_path / "ws") in message(whole.start(tmp_path / "ws"))
-
-
-@only_long
 def test_images_that_vanish_meanwhile(whole: Whole, tmp_path: Path) -> None:
     process = whole.start(tmp_path / "ws")
     wait_for(process, tmp_path / "ws", "classify")
