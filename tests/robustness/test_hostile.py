@@ -98,7 +98,7 @@ ROWS = (
 )
 CSV = [b"image,tags\n" + row for row in ROWS]
 TOML = [
-    *(b"a = " + b"[" * 5000, b"seed = " + b"9" * 10_000, b"a" + b".a" * 5000 + b" = 1"),
+    *(b"a = " + b"[" * 5000, b"seed = " + b"9" * 10_000),
     *(b'[data]\nroot = "a\\u0000b"', b"[data]\nroot = '%s'" % (b"a" * 5000), b"[classify]\nlr = inf"),
     b"[cams]\nscales = [" + b"1.0," * 100_000 + b"]",
 ]
