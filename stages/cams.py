@@ -27,8 +27,8 @@ from stages import Context
 from stages.training import check_cam_exits, load_deployed, load_multi_exit
 from wsss.cams import CamViews, class_activation_views
 from wsss.memory import reusing_memory
-from wsss.metrics import THRESHOLDS
 from wsss.metrics.indicators import agreement_curve, colour_information_curve, label_free_threshold
+from wsss.metrics.sweep import THRESHOLDS
 from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
 from wsss.quantised import quantised
 from wsss.resize import resize_image

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from wsss.metrics import Labels
+from wsss.metrics.confusion import Labels
 
 SHAPES = ((1, 1), (1, 2), (1, 17), (23, 1), (2, 31), (7, 9), (24, 17), (70, 90), (150, 130))
 GRAINS = (1, 2, 3, 5, 9, 20, 40)

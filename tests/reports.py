@@ -15,8 +15,8 @@ from stages.refine import seed_threshold
 from tests.pipelines import request
 from wsss.cams import cam_grid
 from wsss.config import DataConfig
-from wsss.metrics import THRESHOLDS
 from wsss.metrics.indicators import colour_information_curve
+from wsss.metrics.sweep import THRESHOLDS
 from wsss.resize import resize_image, resize_maps
 from wsss.store.artifacts import Arrays, Artifact, Groups, write_artifact
 

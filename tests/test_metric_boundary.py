@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tests.label_maps import SHAPES, SYMMETRIES, random_map, random_pair
-from wsss.metrics import Labels
 from wsss.metrics.boundary import band_width, boundary_counts, uniform, window_max
+from wsss.metrics.confusion import Labels
 
 cases = given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), labels=st.integers(2, 6))
 

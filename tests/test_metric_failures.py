@@ -12,7 +12,7 @@ from skimage.measure import regionprops
 from skimage.morphology import opening
 
 from tests.label_maps import SHAPES, SYMMETRIES, random_pair
-from wsss.metrics import Labels
+from wsss.metrics.confusion import Labels
 from wsss.metrics.failures import DEPTHS, FAILURE_COLUMNS, SIZES, FailureCounts, depth_radii, failure_counts
 
 cases = given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), labels=st.integers(2, 6))

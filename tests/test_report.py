@@ -18,8 +18,9 @@ from tests.reports import EXITS, made_up_run, moved
 from tests.trees import make_folder_tree
 from wsss.config import DataConfig
 from wsss.errors import UserError
-from wsss.metrics import THRESHOLDS, confusion_counts, mask_scores
+from wsss.metrics.confusion import confusion_counts, mask_scores
 from wsss.metrics.failures import FAILURE_COLUMNS
+from wsss.metrics.sweep import THRESHOLDS
 from wsss.store.artifacts import Artifact
 
 STAGES = ("cams", "refine", "segment")

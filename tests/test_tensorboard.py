@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from run_pipeline import main
-from stages.commands.report import tensorboard
+from stages.commands.report import require_tensorboard
 from stages.commands.session import Session
 from tests.reports import made_up_run
 from tests.trees import make_folder_tree
@@ -47,4 +47,4 @@ def test_without_the_package_it_says_so_before_anything_runs(
         importlib.util, "find_spec", lambda name: None if name == "tensorboard" else real(name)
     )
     with pytest.raises(UserError, match="pip install tensorboard"):
-        tensorboard.require_tensorboard()
+        require_tensorboard()

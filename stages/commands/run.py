@@ -6,7 +6,7 @@ from typing import Any
 
 from stages import Planned, differences
 from stages.commands.report import report_paths
-from stages.commands.report.tensorboard import require_tensorboard, write_events
+from stages.commands.report import require_tensorboard, write_events
 from stages.commands.report.values import result
 from stages.commands.session import (
     Request,

@@ -4,14 +4,12 @@ Each function is one indicator of one image; `docs/indicators.md` shows how well
 presets against the true mIoU.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from wsss import IGNORE
 from wsss.metrics.confusion import Labels, label_pixels
-from wsss.metrics.sweep import THRESHOLDS, reaching_each
+from wsss.metrics.sweep import THRESHOLDS, reaching_each, thresholds_reached
 
 Curve = NDArray[np.float64]
 
@@ -31,39 +29,30 @@ def agreement(first: Labels, second: Labels) -> float:
     return float(_kappa(np.mean(first == second), (shares[0] * shares[1]).sum()))
 
 
-def agreement_curve(
-    first: NDArray[np.floating], second: NDArray[np.floating], thresholds: Sequence[float] = THRESHOLDS
-) -> Curve:
+def agreement_curve(first: NDArray[np.floating], second: NDArray[np.floating]) -> Curve:
     """`agreement` of two seeds of one image at every threshold.
 
     Args:
         first: (K, h, w) CAMs in [0, 1].
         second: (K, h, w) CAMs of the same classes from other views of the image.
-        thresholds: T ascending background scores.
 
     Returns:
         (T,) float64, NaN where undefined.
     """
-    classes, bins = len(first), len(thresholds) + 1
-    if not classes:
-        return np.full(len(thresholds), np.nan)
-    labels = [maps.argmax(0).ravel() for maps in (first, second)]
-    reached = [_reached(maps, thresholds) for maps in (first, second)]
-    pixels, same = labels[0].size, labels[0] == labels[1]
-    both = reaching_each(np.bincount(np.minimum(*reached)[same], minlength=bins))
-    neither = pixels - reaching_each(np.bincount(np.maximum(*reached), minlength=bins))
-    counts = [
-        reaching_each(np.bincount(label * bins + steps, minlength=classes * bins).reshape(classes, bins))
-        for label, steps in zip(labels, reached, strict=True)
-    ]
+    if not len(first):
+        return np.full(len(THRESHOLDS), np.nan)
+    label = [maps.argmax(0).ravel() for maps in (first, second)]
+    reached = [thresholds_reached(maps.max(0).ravel()) for maps in (first, second)]
+    pixels, same = label[0].size, label[0] == label[1]
+    both = reaching_each(0, np.minimum(*reached)[same], 1)[0]
+    neither = pixels - reaching_each(0, np.maximum(*reached), 1)[0]
+    counts = [reaching_each(*pair, len(first)) for pair in zip(label, reached, strict=True)]
     background = [pixels - count.sum(0) for count in counts]
     chance = ((counts[0] * counts[1]).sum(0) + background[0] * background[1]) / pixels**2
     return _kappa((both + neither) / pixels, chance)
 
 
-def colour_information_curve(
-    image: NDArray[np.uint8], cams: NDArray[np.floating], thresholds: Sequence[float] = THRESHOLDS
-) -> Curve:
+def colour_information_curve(image: NDArray[np.uint8], cams: NDArray[np.floating]) -> Curve:
     """How much a pixel's colour tells about object or background, at every threshold of the seed.
 
     The mutual information of the 64 colours of 4 levels per channel and the seed's two labels. It is zero where
@@ -72,17 +61,14 @@ def colour_information_curve(
     Args:
         image: (h, w, 3) uint8, at the CAMs' size.
         cams: (K, h, w) in [0, 1].
-        thresholds: T ascending background scores.
 
     Returns:
         (T,) float64 in bits, 0 to 1.
     """
-    bins, colours = len(thresholds) + 1, COLOUR_LEVELS**3
-    cells = _colour(image) * np.int64(bins)
-    if len(cams):
-        cells += _reached(cams, thresholds)
-    joint = np.bincount(cells, minlength=colours * bins).reshape(colours, bins)
-    return _information(reaching_each(joint), joint.sum(1, keepdims=True))
+    colour = _colour(image)
+    reached = thresholds_reached(cams.max(0).ravel()) if len(cams) else np.zeros(len(colour), np.int64)
+    total = np.bincount(colour, minlength=COLOUR_LEVELS**3)
+    return _information(reaching_each(colour, reached, len(total)), total[:, None])
 
 
 def label_free_threshold(curve: Curve) -> float | None:
@@ -139,12 +125,6 @@ def edge_alignment(ranks: NDArray[np.float32], labels: Labels) -> float:
     edge[1:] |= down
     edge[:-1] |= down
     return float(ranks[edge].mean(dtype=np.float64)) if edge.any() else float("nan")
-
-
-def _reached(cams: NDArray[np.floating], thresholds: Sequence[float]) -> NDArray[np.int64]:
-    """(P,) how many thresholds the strongest class of each pixel reaches."""
-    strongest = cams.max(0).ravel().astype(np.float32)
-    return np.asarray(np.searchsorted(np.asarray(thresholds, np.float32), strongest, side="right"))
 
 
 def _kappa(observed: NDArray[np.floating], chance: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -1,7 +1,5 @@
 """The seed at every background score, in one pass over the images."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +7,8 @@ from wsss import IGNORE
 from wsss.metrics.confusion import Counts, Labels, label_pixels, ratio
 
 THRESHOLDS: tuple[float, ...] = tuple(round(0.01 * step, 2) for step in range(1, 100))
-"""The background scores of a seed's sweep."""
+"""The T background scores of a seed's sweep."""
+BINS = len(THRESHOLDS) + 1
 
 
 def seed_labels(cams: NDArray[np.floating], classes: NDArray[np.integer], threshold: float) -> Labels:
@@ -44,13 +43,7 @@ def strongest_labels(
     return label, value
 
 
-def sweep_counts(
-    truth: Labels,
-    label: Labels,
-    value: NDArray[np.float32],
-    labels: int,
-    thresholds: Sequence[float] = THRESHOLDS,
-) -> Counts:
+def sweep_counts(truth: Labels, label: Labels, value: NDArray[np.float32], labels: int) -> Counts:
     """What the IoUs of one image's seed are made of, at every threshold; summed over images before `sweep_ious`.
 
     Args:
@@ -58,21 +51,17 @@ def sweep_counts(
         label: (H, W) each pixel's strongest class, see `strongest_labels`.
         value: (H, W) float32 its CAM.
         labels: L.
-        thresholds: T ascending background scores in (0, 1).
 
     Returns:
         (T, L, 3) int64: pixels right, in the ground truth, in the seed.
     """
-    bins = len(thresholds) + 1
-    reached = np.searchsorted(np.asarray(thresholds, np.float32), value, side="right")
-    cells = label.astype(np.int64) * bins + reached
+    reached = thresholds_reached(value)
     seed, right = (
-        reaching_each(np.bincount(cells[which], minlength=labels * bins).reshape(labels, bins))
-        for which in (truth != IGNORE, truth == label)
+        reaching_each(label[which], reached[which], labels) for which in (truth != IGNORE, truth == label)
     )
     true = label_pixels(truth)[:labels]
     seed[0] = true.sum() - seed[1:].sum(0)
-    right[0] = true[0] - reaching_each(np.bincount(reached[truth == 0], minlength=bins))
+    right[0] = true[0] - reaching_each(0, reached[truth == 0], 1)[0]
     return np.stack(np.broadcast_arrays(right.T, true, seed.T), axis=-1)
 
 
@@ -82,6 +71,13 @@ def sweep_ious(counts: Counts) -> NDArray[np.float64]:
     return ratio(right, truth + seed - right)
 
 
-def reaching_each(counts: Counts) -> Counts:
-    """(..., T + 1) pixels by thresholds reached -> (..., T) pixels that reach each threshold."""
-    return np.cumsum(counts[..., ::-1], axis=-1)[..., -2::-1]
+def thresholds_reached(values: NDArray[np.floating]) -> NDArray[np.int64]:
+    """How many of THRESHOLDS each value reaches."""
+    limits = np.asarray(THRESHOLDS, np.float32)
+    return np.asarray(np.searchsorted(limits, values.astype(np.float32), side="right"))
+
+
+def reaching_each(group: NDArray[np.integer] | int, reached: NDArray[np.int64], groups: int) -> Counts:
+    """(P,) groups 0..G-1 of pixels and thresholds that they reach -> (G, T) pixels that reach each threshold."""
+    counts = np.bincount(np.int64(group) * BINS + reached, minlength=groups * BINS).reshape(groups, BINS)
+    return np.cumsum(counts[:, ::-1], axis=1)[:, -2::-1]

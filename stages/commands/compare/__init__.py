@@ -3,11 +3,12 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from data import Sample
 from stages.commands.compare.pairing import StagePair, config_differences, pair_stage
 from stages.commands.report import SCHEMA, report_paths
 from stages.commands.report.gallery import MASKS, Exhibit, Picture, stage_mask
@@ -17,7 +18,7 @@ from stages.commands.report.values import STAGE_TITLES, Values
 from stages.commands.session import Request, Session, open_session
 from stages.workspace import Workspace
 from wsss.errors import UserError
-from wsss.metrics import Labels
+from wsss.metrics.confusion import Labels
 from wsss.store.artifacts import Artifact
 from wsss.store.files import OutputFolder, is_sealed, parse_json, write_text
 
@@ -48,20 +49,13 @@ class Side:
             raise UserError(f"{folder} is no run's folder, so its masks are not at hand")
         return open_session(Request(None, [], folder.name, folder.parent))
 
-    def mask(self, stage: str, picture: Picture) -> Labels:
+    def mask(self, stage: str, sample: Sample) -> Labels:
         """(H, W) the mask that the report describes. Raises UserError where it is not at hand."""
-        planned = self.session.planned.get(stage)
-        if (
-            planned is None
-            or not planned.cached
-            or planned.stamp.fingerprint != self.report[f"{stage}.fingerprint"]
-        ):
+        item, fingerprint = self.session.planned.get(stage), self.report[f"{stage}.fingerprint"]
+        if item is None or not item.cached or item.stamp.fingerprint != fingerprint:
             raise UserError(f"the masks of {self.name} that its report describes are not in its workspace")
-        artifact = Artifact(planned.path)
-        try:
-            return stage_mask(stage, artifact, picture.sample, self.report.get(f"{stage}.threshold", 0.0))
-        finally:
-            artifact.close()
+        with closing(Artifact(item.path)) as artifact:
+            return stage_mask(stage, artifact, sample, self.report.get(f"{stage}.threshold", 0.0))
 
 
 @dataclass(frozen=True)
@@ -114,15 +108,20 @@ def run_compare(
     folder = sides[-1].path.parent
     # The folder of a run must not be a link that leads out of the workspace.
     page = out or OutputFolder(folder.parent).place(f"{folder.name}/compare.html")
-    write_text(page, _page(sides, pairs, differences))
+    shown = {
+        (pair.b, stage.stage): _exhibits(stage, sides[0], other)
+        for other, pair in zip(sides[1:], pairs, strict=True)
+        for stage in pair.stages
+    }
+    context = {"sides": sides, "pairs": pairs, "differences": differences, "shown": shown}
+    write_text(page, render("compare.html", titles=STAGE_TITLES, **context))
     if print_json:
         config = [{"key": key, "values": values} for key, values in differences]
         values = {"schema": SCHEMA, "config": config, "pairs": [asdict(pair) for pair in pairs]}
         print(json.dumps(values, ensure_ascii=False, allow_nan=False))
     else:
-        names = [side.name for side in sides]
         for key, each in differences:
-            print(f"{key}: " + " | ".join(f"{name} {value}" for name, value in zip(names, each, strict=True)))
+            print(f"{key}: {' | '.join(f'{s.name} {value}' for s, value in zip(sides, each, strict=True))}")
         print("\n".join(line for pair in pairs for line in _text(pair)))
         print(f"\n* the 95 % interval (paired bootstrap over images) excludes zero\npage: {page}")
     worse = [] if fail_if_worse is None else worse_by(pairs, fail_if_worse)
@@ -221,23 +220,6 @@ def _text(pair: Pair) -> list[str]:
     return lines
 
 
-def _page(sides: Sequence[Side], pairs: Sequence[Pair], differences: list[tuple[str, list[Any]]]) -> str:
-    """The comparison as one HTML page."""
-    return render(
-        "compare.html",
-        sides=sides,
-        names=[side.name for side in sides],
-        pairs=pairs,
-        differences=differences,
-        titles=STAGE_TITLES,
-        shown={
-            (pair.b, stage.stage): _exhibits(stage, sides[0], other)
-            for other, pair in zip(sides[1:], pairs, strict=True)
-            for stage in pair.stages
-        },
-    )
-
-
 def _exhibits(stage: StagePair, a: Side, b: Side) -> tuple[list[Exhibit], str]:
     """The images that gained and lost most, and why there are no pictures if there are none."""
     lost = [("lost", row) for row in stage.changes[:SHOWN] if row[2] < row[1]]
@@ -245,29 +227,25 @@ def _exhibits(stage: StagePair, a: Side, b: Side) -> tuple[list[Exhibit], str]:
     found = []
     try:
         for group, (image_id, before, after) in gained + lost:
+            dataset = scored_images(stage.stage, a.session.config, a.session.dataset)
+            sample = next((sample for sample in dataset.samples if sample.id == image_id), None)
+            if sample is None:
+                raise UserError(f"the image {image_id} is no longer in the data set")
+            picture, masks = (
+                Picture(sample, dataset.classes),
+                [side.mask(stage.stage, sample) for side in (a, b)],
+            )
+            named = list(zip((a.name, b.name), masks, strict=True))
+            panels = [picture.image()]
+            panels += [picture.mask(f"{MASKS[stage.stage]}, {name}", mask) for name, mask in named]
+            if picture.truth is not None:
+                panels.append(picture.mask("ground truth", picture.truth))
+                panels += [picture.errors(f"errors, {name}", mask) for name, mask in named]
             caption = f"mIoU {percent(before)} to {percent(after)}"
-            found.append(_exhibit(group, image_id, caption, stage.stage, (a, b)))
+            found.append(Exhibit(group, image_id, caption, picture.labels, tuple(panels)))
     except UserError as error:
         return [], str(error)
     return found, ""
-
-
-def _exhibit(group: str, image_id: str, caption: str, stage: str, sides: Sequence[Side]) -> Exhibit:
-    first = sides[0].session
-    samples = scored_images(stage, first.config, first.dataset).samples
-    sample = next((sample for sample in samples if sample.id == image_id), None)
-    if sample is None:
-        raise UserError(f"the image {image_id} is no longer in the data set")
-    picture = Picture(sample, first.dataset.classes)
-    panels, errors = [picture.image()], []
-    for side in sides:
-        mask = side.mask(stage, picture)
-        panels.append(picture.mask(f"{MASKS[stage]}, {side.name}", mask))
-        if picture.truth is not None:
-            errors.append(picture.errors(f"errors, {side.name}", mask))
-    if picture.truth is not None:
-        panels.append(picture.mask("ground truth", picture.truth))
-    return Exhibit(group, image_id, caption, picture.labels, (*panels, *errors))
 
 
 def _report_path(run: str, root: Workspace) -> Path:

@@ -1,12 +1,19 @@
-"""The report of a run: report.json for programs, report.html for people. Both follow the run's artifacts."""
+"""The report of a run: report.json for programs, report.html for people, and on request TensorBoard's events."""
 
 import hashlib
+import importlib.util
 import re
+import shutil
 import sys
-from collections.abc import Mapping
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from data import Dataset
 from stages import Planned, software_versions
@@ -16,8 +23,17 @@ from stages.commands.report.page import render
 from stages.commands.report.values import STAGE_TITLES, Values
 from stages.workspace import Run, computed
 from wsss.config import Config, to_tree
+from wsss.errors import UserError
 from wsss.model.weights import weights_identity
-from wsss.store.files import digest_of, file_sha256, is_kept, set_aside, write_sealed_json, write_text
+from wsss.store.files import (
+    digest_of,
+    file_sha256,
+    is_kept,
+    parse_json,
+    set_aside,
+    write_sealed_json,
+    write_text,
+)
 
 AGAIN = "it is written again"
 SCHEMA = 1
@@ -59,7 +75,7 @@ def report_paths(run: Run) -> tuple[Path, Path]:
 
 def bring_up_to_date(subject: Subject) -> bool:
     """Write report.json and report.html unless both are there and say the same; returns whether they were written."""
-    keys = {stage: measured.key for stage, measured in subject.measures.measured.items()}
+    keys = {stage: path.name for stage, path in subject.measures.paths.items()}
     fingerprints = {name: item.stamp.fingerprint for name, item in subject.planned.items() if item.cached}
     parts = [SCHEMA, SOURCE_VERSION, keys, fingerprints, _changed(subject), _settings(subject.config)]
     material = digest_of(parts)
@@ -175,3 +191,52 @@ def _page(values: Values, subject: Subject) -> str:
     ]
     times = [name for name in subject.planned if f"{name}.fingerprint" in values]
     return render("report.html", report=values, stages=stages, times=times)
+
+
+def require_tensorboard() -> None:
+    """Raise UserError where the package is missing: asked before anything long begins."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError("--tensorboard: the package tensorboard is not installed; pip install tensorboard")
+
+
+def write_events(subject: Subject) -> Path:
+    """Write ``<run>/tensorboard/`` from scratch and return it."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = subject.run.folder / "tensorboard"
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(str(folder)) as writer:
+        for tag, value, step in [*_training(subject.run.folder / "log.jsonl"), *_quality(subject)]:
+            writer.add_scalar(tag, value, step)
+        for stage in subject.measures:
+            for index, exhibit in enumerate(stage_exhibits(stage, subject)):
+                panels = [b64decode(panel.uri.split(",", 1)[1]) for panel in exhibit.panels]
+                pictures = [np.asarray(Image.open(BytesIO(panel)).convert("RGB")) for panel in panels]
+                tag = f"{stage}/{exhibit.group}/{exhibit.image_id}"
+                writer.add_image(tag, np.concatenate(pictures, axis=1), index, dataformats="HWC")
+    return folder
+
+
+def _training(log: Path) -> Iterator[tuple[str, float, int]]:
+    """The loss terms of every epoch that the log holds."""
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
+        try:
+            event = parse_json(line)
+        except ValueError:  # cut off when a process was killed
+            continue
+        if isinstance(event, dict) and "epoch" in event:
+            for key, value in event.items():
+                if isinstance(value, float):
+                    yield f"training/{event['stage']}/{key}", value, event["epoch"]
+
+
+def _quality(subject: Subject) -> Iterator[tuple[str, float, int]]:
+    """Single figures at step 0; curves over the threshold, whose step is its hundredths."""
+    for stage, values in subject.measures.items():
+        for key, value in values.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                yield f"quality/{stage}/{key}", float(value), 0
+            elif key.startswith("curve."):
+                for x, y in zip(values["thresholds"], value, strict=True):
+                    if y is not None:
+                        yield f"quality/{stage}/{key}", y, round(100 * x)

@@ -4,16 +4,11 @@ Every chart carries its title and, where it shows figures that no table repeats,
 Colours come from the page's style sheet by class name.
 """
 
-import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 
-import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
-from PIL import Image
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 44
@@ -41,11 +36,9 @@ def curve_chart(
     other: Values = (),
 ) -> Markup:
     """A curve over x in [0, 1] with named points; ``other`` is a dashed curve on the same axes. None is a gap."""
-    top = _round_up(
-        max([*(y for y in (*ys, *other) if y is not None), *(mark.y for mark in marks)], default=1)
-    )
-    frame = _Frame(0.0, 1.0, top)
-    parts = [*frame.axes(x_label, y_label)]
+    known = [y for y in (*ys, *other, *(mark.y for mark in marks)) if y is not None]
+    frame = _Frame(1.0, _round_up(max(known, default=1)))
+    parts = frame.axes(x_label, y_label)
     if other:
         parts.append(_tag("path", class_="line other", d=frame.path(xs, other)))
     parts.append(_tag("path", class_="line main", d=frame.path(xs, ys)))
@@ -58,47 +51,21 @@ def curve_chart(
     return _svg(title, f"{title}. {'; '.join(names)}", parts, WIDTH, HEIGHT)
 
 
-def histogram(counts: Sequence[int], edges: Sequence[float], *, title: str, x_label: str) -> Markup:
-    """Bars of how many images fall between ``edges``."""
-    frame = _Frame(edges[0], edges[-1], _round_up(max([1, *counts])))
-    parts, texts = [*frame.axes(x_label, "images")], []
-    for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
-        left, right, y = frame.x(low) + 1, frame.x(high) - 1, frame.y(count)
+def histogram(counts: Sequence[int], top: float, *, title: str, x_label: str) -> Markup:
+    """Bars of how many images fall into equal parts of 0 to ``top``."""
+    frame, step = _Frame(top, _round_up(max([1, *counts]))), top / len(counts)
+    parts, texts = frame.axes(x_label, "images"), []
+    for index, count in enumerate(counts):
+        low, high, y = index * step, (index + 1) * step, frame.y(count)
         texts.append(f"{low:g} to {high:g}: {count}")
-        bar = {"x": left, "y": y, "width": right - left, "height": frame.y(0) - y}
-        parts.append(_tag("rect", _tag("title", f"{texts[-1]} images"), class_="bar", **bar))
+        box = {
+            "x": frame.x(low) + 1,
+            "y": y,
+            "width": frame.x(step) - frame.x(0) - 2,
+            "height": frame.y(0) - y,
+        }
+        parts.append(_tag("rect", _tag("title", f"{texts[-1]} images"), class_="bar", **box))
     return _svg(title, f"{title}. {', '.join(texts)}", parts, WIDTH, HEIGHT)
-
-
-def confusion_chart(
-    shares: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str], title: str
-) -> Markup:
-    """A confusion matrix as an image: shares in [0, 1] per row, darker for more; figures where there is room."""
-    height, width = shares.shape
-    cell = max(8, min(44, 560 // max(width, 1)))
-    margin = min(170, 10 + round(6.2 * max(len(name) for name in (*rows, *columns))))
-    size = min(11, cell + 1)
-    box = {"x": margin, "y": margin, "width": cell * width, "height": cell * height}
-    style = {"preserveAspectRatio": "none", "style": "image-rendering:pixelated"}
-    parts = [_tag("image", href=data_uri(_shaded(shares), "PNG", optimize=True), **box, **style)]
-
-    def middle(index: int) -> float:
-        return float(margin + cell * (index + 0.5))
-
-    for index, name in enumerate(rows):
-        parts.append(_text(margin - 5, middle(index) + size / 3, _cut(name), "end", size))
-    for index, name in enumerate(columns):
-        x = middle(index) + size / 3
-        turn = f"rotate(-90 {x:.1f} {margin - 5:.1f})"
-        parts.append(_text(x, margin - 5, _cut(name), "start", size, transform=turn))
-    if cell >= 26:
-        for (row, column), share in np.ndenumerate(shares):
-            if share >= 0.005:  # also not NaN
-                shade = "light" if share > 0.5 else "dark"
-                text = f"{100 * share:.0f}"
-                parts.append(_text(middle(column), middle(row) + 4, text, "middle", 11, class_=shade))
-    side = (margin + cell * width + 8, margin + cell * height + 8)
-    return _svg(title, f"{title}; the table of the classes gives the main figures.", parts, *side, limit=True)
 
 
 @dataclass(frozen=True)
@@ -142,9 +109,8 @@ def interval_chart(rows: Sequence[Interval], *, title: str, width: float = WIDTH
         parts.append(_text(left - 8, y + 4, _cut(row.name), "end", 12))
         if row.low is not None and row.high is not None:
             text += f" ({row.low:+.1f} to {row.high:+.1f})"
-            parts.append(
-                _tag("line", class_=f"whisker {row.kind}", x1=x(row.low), x2=x(row.high), y1=y, y2=y)
-            )
+            ends_at = {"x1": x(row.low), "x2": x(row.high), "y1": y, "y2": y}
+            parts.append(_tag("line", "", class_=f"whisker {row.kind}", **ends_at))
         parts += [_tag("circle", class_="single", cx=x(dot), cy=y, r=2.5) for dot in row.dots]
         parts.append(
             _tag("circle", _tag("title", text), class_=f"dot {row.kind}", cx=x(row.value), cy=y, r=4)
@@ -152,23 +118,15 @@ def interval_chart(rows: Sequence[Interval], *, title: str, width: float = WIDTH
     return _svg(title, f"{title}; the table beside it gives the figures.", parts, width, height)
 
 
-def data_uri(picture: Image.Image, kind: str, **options: object) -> str:
-    """An image encoded by Pillow's format name, as a ``data:`` address."""
-    buffer = BytesIO()
-    picture.save(buffer, format=kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
 @dataclass(frozen=True)
 class _Frame:
-    """Axes, y from 0: data coordinates to SVG coordinates."""
+    """Axes from 0: data coordinates to SVG coordinates."""
 
-    x_low: float
     x_high: float
     y_high: float
 
     def x(self, value: float) -> float:
-        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
+        return LEFT + value / self.x_high * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
         return HEIGHT - BOTTOM - value / self.y_high * (HEIGHT - TOP - BOTTOM)
@@ -183,7 +141,7 @@ class _Frame:
     def axes(self, x_label: str, y_label: str) -> list[Markup]:
         parts = []
         for step in range(6):
-            x, y = self.x_low + (self.x_high - self.x_low) * step / 5, self.y_high * step / 5
+            x, y = self.x_high * step / 5, self.y_high * step / 5
             parts.append(_tag("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=self.y(y), y2=self.y(y)))
             parts.append(_text(LEFT - 6, self.y(y) + 4, f"{y:g}", "end", 12))
             parts.append(_text(self.x(x), HEIGHT - BOTTOM + 16, f"{x:.3g}", "middle", 12))
@@ -195,12 +153,10 @@ class _Frame:
 
 def _tag(name: str, content: str = "", **attributes: object) -> Markup:
     """An element; texts are escaped, floats have one decimal, and ``_`` stands for ``-`` (``class_`` for class)."""
-    words = Markup("").join(
-        Markup(' {}="{}"').format(
-            key.rstrip("_").replace("_", "-"), f"{value:.1f}" if isinstance(value, float) else value
-        )
-        for key, value in attributes.items()
-    )
+    words = Markup("")
+    for key, value in attributes.items():
+        text = f"{value:.1f}" if isinstance(value, float) else value
+        words += Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), text)
     return Markup("<{}{}>{}</{}>").format(name, words, content, name)
 
 
@@ -208,20 +164,9 @@ def _text(x: float, y: float, text: str, anchor: str, size: int, **more: str) ->
     return _tag("text", text, **more, x=x, y=y, text_anchor=anchor, font_size=size)
 
 
-def _svg(
-    title: str, text: str, parts: Sequence[Markup], width: float, height: float, limit: bool = False
-) -> Markup:
-    style = {"style": f"max-width:{width:.0f}px"} if limit else {}
+def _svg(title: str, text: str, parts: Sequence[Markup], width: float, height: float) -> Markup:
     content = _tag("title", title) + Markup("").join(parts)
-    return _tag("svg", content, role="img", aria_label=text, viewBox=f"0 0 {width:.0f} {height:.0f}", **style)
-
-
-def _shaded(shares: NDArray[np.float64]) -> Image.Image:
-    """White to dark blue, one pixel a cell; undefined rows are grey. The square root lifts rare confusions."""
-    strength = np.sqrt(np.nan_to_num(shares).clip(0, 1))[..., None]
-    colours = np.array([255, 255, 255]) * (1 - strength) + np.array([8, 48, 107]) * strength
-    colours[~np.isfinite(shares)] = 225
-    return Image.fromarray(colours.round().astype(np.uint8))
+    return _tag("svg", content, role="img", aria_label=text, viewBox=f"0 0 {width:.0f} {height:.0f}")
 
 
 def _cut(name: str) -> str:

@@ -1,7 +1,9 @@
 """The report's images: which ones stand for a stage, and what is shown of each; the run's overview.png."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,10 @@ from data import Dataset, Sample
 from data.dataset import overview_samples
 from data.images import read_image
 from stages import Planned
-from stages.commands.report.charts import data_uri
 from stages.commands.report.values import Values
 from wsss import IGNORE
-from wsss.metrics import Labels, label_pixels, seed_labels
+from wsss.metrics.confusion import Labels, label_pixels
+from wsss.metrics.sweep import seed_labels
 from wsss.pictures import Rgb, darkened, draw_grid, legend, paint_cams, paint_labels
 from wsss.resize import resize_image, resize_labels, resize_maps, working_size
 from wsss.store.artifacts import Artifact
@@ -166,7 +168,9 @@ class Picture:
         return self._panel(heading, painted, f"{heading}: {_shares(kinds, names)}")
 
     def _panel(self, heading: str, picture: Rgb, alt: str) -> Panel:
-        return Panel(heading, data_uri(Image.fromarray(picture), "JPEG", quality=80), alt)
+        buffer = BytesIO()
+        Image.fromarray(picture).save(buffer, "JPEG", quality=80)
+        return Panel(heading, f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}", alt)
 
 
 def error_kinds(truth: Labels, prediction: Labels) -> NDArray[np.uint8]:

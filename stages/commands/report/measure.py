@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,17 @@ from numpy.typing import NDArray
 from data import Dataset, Sample
 from data.images import read_image
 from stages import Planned
-from stages.commands.report.values import CURVES, Counted, Row, Values, measured_values
+from stages.commands.report.values import CURVES, Counted, Values, measured_values
 from stages.refine import seed_threshold
 from wsss import IGNORE
 from wsss.config import Config
-from wsss.metrics import (
-    THRESHOLDS,
-    Labels,
-    confusion_counts,
-    label_pixels,
-    reaching,
-    seed_labels,
-    strongest_labels,
-    sweep_counts,
-)
 from wsss.metrics.boundary import boundary_counts
-from wsss.metrics.confusion import label_rows
+from wsss.metrics.confusion import Labels, confusion_counts, image_miou, label_pixels, label_rows
 from wsss.metrics.failures import failure_counts
 from wsss.metrics.indicators import agreement, colour_information, edge_alignment, gradient_ranks
+from wsss.metrics.sweep import THRESHOLDS, reaching, seed_labels, strongest_labels, sweep_counts
 from wsss.resize import resize_maps
+from wsss.runtime.interrupt import check
 from wsss.runtime.pool import look_ahead, pool_workers, worker_processes
 from wsss.runtime.progress import progress_bar
 from wsss.store.artifacts import Artifact
@@ -39,6 +31,8 @@ from wsss.store.files import digest_of, is_kept, parse_json, write_sealed_json
 
 VERSION = 5
 """Raised when something is measured differently, so that all is measured again."""
+Found = tuple[Labels, dict[str, NDArray[Any]], dict[str, float]]
+"""An image's mask (H, W), sums (see `Counted`), and indicators."""
 CHUNK = 32
 """Images measured at a time: fixed, so that sums are formed in the same order whatever the number of workers."""
 POOL_FROM = 3 * CHUNK
@@ -46,83 +40,68 @@ POOL_FROM = 3 * CHUNK
 NAMED = 0.005
 """A prediction names a class where it covers at least this share of the image."""
 AGAIN = "it is measured again"
-HEADLINE = "-headline.json"
-"""How the name of the file with the single figures ends; `prune` knows both files by the fingerprint."""
 CHOSEN_BY = {
     "fixed": "the configuration (refine.background)",
     "label-free": "colour information, without ground truth (refine.threshold)",
 }
 
 
-class Measured:
-    """A stage's metrics, kept in two files: all of them, and the single figures alone, which are read at once.
+class Measures(Mapping[str, Values]):
+    """The metrics of a run's stages by name, read when asked for: with an entry per image they are many.
 
     Args:
-        key: hash of all that they depend on.
-        path: of the JSON file with all of them.
+        paths: of the files that `measure` keeps; their names are made of all that the metrics depend on.
     """
 
-    def __init__(self, key: str, path: Path) -> None:
-        self.key = key
-        self.path = path
-
-    @cached_property
-    def values(self) -> Values:
-        """All of them; with an entry per image they are many."""
-        return _read(self.path)
-
-    @cached_property
-    def headline(self) -> Values:
-        """The single figures among them."""
-        path = self.path.with_name(f"{self.path.stem}{HEADLINE}")
-        if not is_kept(path, AGAIN):
-            single = {key: value for key, value in self.values.items() if not isinstance(value, list)}
-            write_sealed_json(path, single)
-        return _read(path)
-
-
-def _read(path: Path) -> Values:
-    values: Values = parse_json(path.read_bytes())
-    del values["sha256"]
-    return values
-
-
-class Measures(Mapping[str, Values]):
-    """The metrics of a run's stages by name, read when asked for."""
-
-    def __init__(self, measured: Mapping[str, Measured]) -> None:
-        self.measured = measured
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self.paths = paths
+        self._read: dict[Path, Values] = {}
 
     def __getitem__(self, stage: str) -> Values:
-        return self.measured[stage].values
+        return self._values(self.paths[stage])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.measured)
+        return iter(self.paths)
 
     def __len__(self) -> int:
-        return len(self.measured)
+        return len(self.paths)
 
     def headlines(self) -> dict[str, Values]:
-        """The single figures of every stage."""
-        return {stage: measured.headline for stage, measured in self.measured.items()}
+        """The single figures of every stage, which are kept apart so that they are read at once."""
+        found = {}
+        for stage, path in self.paths.items():
+            single = path.with_name(f"{path.stem}-headline.json")
+            if not is_kept(single, AGAIN):
+                values = {key: value for key, value in self[stage].items() if not isinstance(value, list)}
+                write_sealed_json(single, values)
+            found[stage] = self._values(single)
+        return found
+
+    def _values(self, path: Path) -> Values:
+        if path not in self._read:
+            self._read[path] = parse_json(path.read_bytes())
+            del self._read[path]["sha256"]
+        return self._read[path]
 
 
 def measure(
     planned: Planned, everything: Mapping[str, Planned], config: Config, dataset: Dataset, workspace: Path
-) -> Measured | None:
-    """The metrics of a stage's artifact, or None for `classify` and for a split without images.
+) -> Path | None:
+    """Measure a stage's artifact unless that is done, and return where its metrics are kept.
 
     ``cams``: the seed at the configured background score, and the whole sweep. ``refine``: the refined labels.
     ``segment``: predictions of the validation split. Scores where images have masks, indicators for all.
+    None for `classify` and for a split without images.
     """
     scored = scored_images(planned.name, config, dataset)
     if planned.name == "classify" or not len(scored):
         return None
-    measured = place_of(planned, config, dataset, workspace)
-    if not is_kept(measured.path, AGAIN):
-        values = measured_artifact(planned, everything, config, scored.samples, dataset.classes)
-        write_sealed_json(measured.path, values)
-    return measured
+    path = place_of(planned, config, dataset, workspace)
+    if not is_kept(path, AGAIN):
+        write_sealed_json(
+            path, measured_artifact(planned, everything, config, scored.samples, dataset.classes)
+        )
+    return path
 
 
 def scored_images(stage: str, config: Config, dataset: Dataset) -> Dataset:
@@ -130,13 +109,12 @@ def scored_images(stage: str, config: Config, dataset: Dataset) -> Dataset:
     return dataset.split(config.data.val_split if stage == "segment" else config.data.train_split)
 
 
-def place_of(planned: Planned, config: Config, dataset: Dataset, workspace: Path) -> Measured:
-    """Where a stage's metrics are, or will be: under a name of what they depend on."""
+def place_of(planned: Planned, config: Config, dataset: Dataset, workspace: Path) -> Path:
+    """Where a stage's metrics are, or will be: under a name of what they depend on; `prune` knows the fingerprint."""
     background = [config.refine.threshold, config.refine.background] if planned.name == "cams" else None
     truth = scored_images(planned.name, config, dataset).mask_digests()
     key = digest_of([VERSION, planned.stamp.fingerprint, background, truth])
-    # The fingerprint is in the name for `prune`.
-    return Measured(key, workspace / "scores" / f"{planned.name}-{planned.stamp.fingerprint}-{key}.json")
+    return workspace / "scores" / f"{planned.name}-{planned.stamp.fingerprint}-{key}.json"
 
 
 def measured_artifact(
@@ -197,10 +175,6 @@ class Source:
     exits: bool
 
 
-Found = tuple[Labels, dict[str, NDArray[Any]], dict[str, float]]
-"""An image's mask (H, W), sums (see `Counted`), and indicators."""
-
-
 def _counted(source: Source, samples: Sequence[Sample], workers: int) -> Counted:
     total = Counted()
     with progress_bar(len(samples), "measure", "img") as bar:
@@ -214,7 +188,9 @@ def _chunks(source: Source, samples: Sequence[Sample], workers: int) -> Iterator
     parts = [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
     work = partial(count_images, source)
     if workers < 2 or len(samples) < POOL_FROM:
-        yield from map(work, parts)
+        for part in parts:
+            check()
+            yield work(part)
         return
     with worker_processes(workers, work) as submit:
         yield from look_ahead(submit, parts, depth=2 * workers)
@@ -223,25 +199,26 @@ def _chunks(source: Source, samples: Sequence[Sample], workers: int) -> Iterator
 def count_images(source: Source, samples: Sequence[Sample]) -> Counted:
     """Everything that is counted about some images."""
     counted = Counted()
+    count = {"cams": _seed, "refine": _pseudo_mask, "segment": _prediction}[source.stage]
     for sample in samples:
         image = read_image(sample.image)
         truth = sample.mask.read() if sample.mask else None
-        stage = {"cams": _seed, "refine": _pseudo_mask, "segment": _prediction}[source.stage]
-        mask, sums, indicators = stage(source, sample, image, truth)
-        pixels = label_pixels(mask)[1:]
+        mask, sums, indicators = count(source, sample, image, truth)
+        pixels, tags = label_pixels(mask)[1:], list(sample.tags)
         sums["tags"] = np.zeros((source.labels - 1, 4), np.int64)
-        for tag in sample.tags:
-            sums["tags"][tag] = (1, pixels[tag] > 0, pixels[tag], mask.size)
+        sums["tags"][tags] = [(1, pixels[tag] > 0, pixels[tag], mask.size) for tag in tags]
         indicators["edge_alignment"] = edge_alignment(gradient_ranks(image), mask)
-        indicators["covered"] = _mean([pixels[tag] > 0 for tag in sample.tags])
-        row = Row(sample.id, None, None, indicators)
+        indicators["covered"] = _mean(pixels[tags] > 0)
+        row: dict[str, Any] = {"id": sample.id, "miou": None, "labels": None, "failures": None}
+        row |= {f"indicator.{name}": value for name, value in indicators.items()}
         if truth is not None:
             confusion = confusion_counts(truth, mask, source.labels)
             boundary = boundary_counts(truth, mask, source.labels)
             failures = failure_counts(truth, mask, source.labels)
             ignored = np.array([np.count_nonzero(truth == IGNORE), truth.size])
             sums |= {"confusion": confusion, "boundary": boundary, "ignored": ignored, **vars(failures)}
-            row = Row(sample.id, label_rows(confusion, boundary), failures.row(), indicators)
+            labels = label_rows(confusion, boundary)
+            row |= {"miou": image_miou(labels), "labels": labels, "failures": failures.row()}
         counted.merge(Counted(sums, [row]))
     return counted
 
@@ -302,5 +279,5 @@ def _prediction(source: Source, sample: Sample, image: NDArray[np.uint8], truth:
     )
 
 
-def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else float("nan")

@@ -16,7 +16,6 @@ from markupsafe import Markup
 from stages.commands.report import charts
 from stages.commands.report.gallery import ERRORS
 from stages.commands.report.values import Values
-from wsss.metrics.confusion import ratio
 from wsss.pictures import voc_palette
 
 
@@ -73,42 +72,34 @@ def sweep_chart(values: Values) -> Markup:
 
     Without ground truth there is colour information alone.
     """
-    free = _hundredfold(values["curve.colour_information"])
-    x_label = "threshold (background score)"
-    if "curve.miou" not in values:
-        x = values.get("label_free_threshold")
-        points = (
-            []
-            if x is None
-            else [charts.Mark(x, free[values["thresholds"].index(x)] or 0.0, "label-free choice", "free")]
-        )
-        return charts.curve_chart(
-            values["thresholds"],
-            free,
-            title="Colour information over the threshold",
-            x_label=x_label,
-            y_label="colour information, 0.01 bit",
-            marks=points,
-        )
-    miou = _hundredfold(values["curve.miou"])
-    factor = max(filter(None, miou), default=1) / max(filter(None, free), default=1)
+    free, miou = _hundredfold(values["curve.colour_information"]), _hundredfold(values.get("curve.miou", []))
     points = [
+        ("best_threshold", "best_miou", "best, chosen by this ground truth", "best"),
+        ("label_free_threshold", "label_free_miou", "label-free choice", "free"),
+        ("threshold", "miou", "as configured", "chosen"),
+    ]
+    marks = [
         charts.Mark(values[x], 100 * values[y], text, kind)
-        for x, y, text, kind in (
-            ("best_threshold", "best_miou", "best, chosen by this ground truth", "best"),
-            ("label_free_threshold", "label_free_miou", "label-free choice", "free"),
-            ("threshold", "miou", "as configured", "chosen"),
-        )
+        for x, y, text, kind in points
         if values.get(x) is not None and values.get(y) is not None
     ]
+    title, y_label, other = "mIoU of the seed over the threshold", "mIoU, %", list[float | None]()
+    if miou:
+        factor = max(filter(None, miou), default=1) / max(filter(None, free), default=1)
+        other = [None if y is None else y * factor for y in free]
+    else:
+        title, y_label = "Colour information over the threshold", "colour information, 0.01 bit"
+        if (x := values.get("label_free_threshold")) is not None:
+            top = free[values["thresholds"].index(x)] or 0.0
+            marks = [charts.Mark(x, top, "label-free choice", "free")]
     return charts.curve_chart(
         values["thresholds"],
-        miou,
-        title="mIoU of the seed over the threshold",
-        x_label=x_label,
-        y_label="mIoU, %",
-        marks=points,
-        other=[None if y is None else y * factor for y in free],
+        miou or free,
+        title=title,
+        x_label="threshold (background score)",
+        y_label=y_label,
+        marks=marks,
+        other=other,
     )
 
 
@@ -129,18 +120,23 @@ def difference_chart(lines: Sequence[Any], title: str) -> Markup:
 def miou_histogram(values: Values) -> Markup:
     """How the images' own mIoUs are distributed."""
     known = [100 * value for value in values["per_image.miou"] if value is not None]
-    counts, edges = np.histogram(known, bins=20, range=(0, 100))
-    title = "mIoU of single images"
-    return charts.histogram(counts.tolist(), edges.tolist(), title=title, x_label="mIoU of the image, %")
+    counts, _ = np.histogram(known, bins=20, range=(0, 100))
+    title, x_label = "mIoU of single images", "mIoU of the image, %"
+    return charts.histogram(counts.tolist(), 100, title=title, x_label=x_label)
 
 
-def confusion_picture(values: Values, labels: list[str]) -> Markup:
-    """The confusion matrix, each row a share of its label in the ground truth."""
-    counts = np.asarray(values["confusion"], dtype=np.float64)
-    columns = [*labels, "undecided"] if counts[:, -1].any() else labels
-    counts = counts[:, : len(columns)]
-    title = "Ground truth (rows) and prediction (columns), in %"
-    return charts.confusion_chart(ratio(counts, counts.sum(1, keepdims=True)), labels, columns, title)
+def shaded(count: int, total: int) -> Markup:
+    """A cell of the confusion matrix: white to dark blue by the share's square root, which lifts rare confusions."""
+    share = count / total if total else 0.0
+    colour = (
+        "".join(f"{round(255 + (dark - 255) * share**0.5):02x}" for dark in (8, 48, 107))
+        if total
+        else "e1e1e1"
+    )
+    cell = Markup('<td style="background:#{};color:{}">{}</td>')
+    return cell.format(
+        colour, "#fff" if share > 0.5 else "#000", f"{100 * share:.0f}" if share >= 0.005 else ""
+    )
 
 
 def mostly(shares: list[float | None]) -> list[tuple[int, float]]:
@@ -159,7 +155,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     filters = (percent, signed, number, duration, bar, swatch)
-    functions = (sweep_chart, miou_histogram, difference_chart, confusion_picture, mostly)
+    functions = (sweep_chart, miou_histogram, difference_chart, shaded, mostly)
     environment.filters |= {function.__name__: function for function in filters}
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals["errors"] = ERRORS

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.config import RefineConfig
-from wsss.metrics import THRESHOLDS, Counts, mask_scores, sweep_ious
-from wsss.metrics.confusion import image_miou, mean_defined, ratio
+from wsss.metrics.confusion import Counts, mask_scores, mean_defined, ratio
 from wsss.metrics.failures import FailureCounts
 from wsss.metrics.indicators import label_free_threshold
+from wsss.metrics.sweep import THRESHOLDS, sweep_ious
 
 Values = dict[str, Any]
 """Flat keys with plain JSON values, described in docs/report.md."""
@@ -25,23 +25,6 @@ STAGE_TITLES = {
     "refine": "Pseudo-masks",
     "segment": "Predictions of the trained network",
 }
-
-
-@dataclass(frozen=True)
-class Row:
-    """What was found in one image.
-
-    Attributes:
-        id: of the image.
-        labels: (n, 6) int64, see `wsss.metrics.confusion.label_rows`; None without ground truth.
-        failures: (32,) int64, see `wsss.metrics.failures.FailureCounts.row`; None without ground truth.
-        indicators: by name; NaN where undefined.
-    """
-
-    id: str
-    labels: Counts | None
-    failures: Counts | None
-    indicators: dict[str, float]
 
 
 @dataclass
@@ -57,11 +40,11 @@ class Counted:
             refine: ``sure`` (L, L + 1): confusion of the masks with their uncertain pixels.
             segment: ``exits`` (E, L, L + 1) confusions; ``named`` (C, 3): images tagged and named by the prediction,
             tagged, named.
-        rows: of the images, in order.
+        rows: of the images, in order: the columns ``per_image.*`` of docs/report.md.
     """
 
     sums: dict[str, NDArray[Any]] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
     def merge(self, other: "Counted") -> None:
         """Add what was counted in other, later images."""
@@ -75,7 +58,7 @@ def measured_values(
 ) -> Values:
     """All figures of one stage; ``background`` is the seed's threshold, ``exits`` the blocks of shallower exits."""
     sums, rows = counted.sums, counted.rows
-    values: Values = {"images": len(rows), "scored_images": sum(row.labels is not None for row in rows)}
+    values: Values = {"images": len(rows), "scored_images": sum(row["labels"] is not None for row in rows)}
     if "confusion" in sums:
         values |= _scores(sums) | _failures(
             FailureCounts(*(sums[each.name] for each in fields(FailureCounts)))
@@ -89,7 +72,9 @@ def measured_values(
         values |= _sweep(sums)
     if stage in ("cams", "refine"):
         values |= {"threshold": background, "threshold_chosen_by": chosen_by}
-    found: Values = plain(values | _indicators(counted) | _per_image(rows))
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    values |= _indicators(sums, columns) | {f"per_image.{name}": column for name, column in columns.items()}
+    found: Values = plain(values)
     return found
 
 
@@ -167,37 +152,25 @@ def _sweep(sums: dict[str, NDArray[Any]]) -> Values:
     return values
 
 
-def _indicators(counted: Counted) -> Values:
+def _indicators(sums: dict[str, NDArray[Any]], columns: dict[str, list[Any]]) -> Values:
     """What needs no ground truth: means over the images where an indicator is defined, coverage by class."""
-    columns = _columns(counted.rows)
-    values: Values = {name: mean_defined(np.asarray(column)) for name, column in columns.items()}
-    tagged, covered, inside, pixels = counted.sums["tags"].T
+    values: Values = {
+        name: mean_defined(np.asarray(column))
+        for name, column in columns.items()
+        if name.startswith("indicator.")
+    }
+    tagged, covered, inside, pixels = sums["tags"].T
     values |= {
-        "covered": ratio(covered.sum(), tagged.sum()),
-        "class_tagged": tagged,
-        "class_covered": ratio(covered, tagged),
-        "class_area": ratio(inside, pixels),
+        "indicator.covered": ratio(covered.sum(), tagged.sum()),
+        "indicator.class_tagged": tagged,
+        "indicator.class_covered": ratio(covered, tagged),
+        "indicator.class_area": ratio(inside, pixels),
     }
-    if "named" in counted.sums:
-        right, expected, named = counted.sums["named"].T
-        values["tags_named"] = ratio(2 * right.sum(), expected.sum() + named.sum())
-        values["class_tags_named"] = ratio(2 * right, expected + named)
-    return {f"indicator.{name}": value for name, value in values.items()}
-
-
-def _per_image(rows: Sequence[Row]) -> Values:
-    """A list per column, an entry per image; ``labels`` and ``failures`` are null for images without ground truth."""
-    return {
-        "per_image.id": [row.id for row in rows],
-        "per_image.miou": [None if row.labels is None else image_miou(row.labels) for row in rows],
-        "per_image.labels": [row.labels for row in rows],
-        "per_image.failures": [row.failures for row in rows],
-        **{f"per_image.indicator.{name}": column for name, column in _columns(rows).items()},
-    }
-
-
-def _columns(rows: Sequence[Row]) -> dict[str, list[float]]:
-    return {name: [row.indicators[name] for row in rows] for name in rows[0].indicators}
+    if "named" in sums:
+        right, expected, named = sums["named"].T
+        values["indicator.tags_named"] = ratio(2 * right.sum(), expected.sum() + named.sum())
+        values["indicator.class_tags_named"] = ratio(2 * right, expected + named)
+    return values
 
 
 def result(stage: str, values: Values | None, refine: RefineConfig) -> str:
