@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import Planned, differences
-from stages.commands.report import report_paths
-from stages.commands.report import require_tensorboard, write_events
+from stages.commands.report import report_paths, require_tensorboard, write_events
 from stages.commands.report.values import result
 from stages.commands.session import (
     Request,
