@@ -224,14 +224,7 @@ class Run:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run with its configuration and what its run.json says; the data set it was made from may be gone.
-
-    Attributes:
-        run: its folder.
-        workspace: where its artifacts are.
-        config: resolved, as it was last run.
-        stages: by name, what run.json says of each finished stage.
-    """
+    """A run with its resolved configuration and what run.json says of each stage; its data set may be gone."""
 
     run: Run
     workspace: Workspace
@@ -243,45 +236,32 @@ class FinishedRun:
         """The run's name."""
         return self.run.folder.name
 
-    def path(self, stage: str) -> Path:
-        """Where a stage's artifact is.
+    def artifact(self, stage: str) -> Artifact:
+        """A stage's artifact.
 
         Raises:
-            UserError: the run has none, its file is gone, or an earlier version of this program wrote it; the message
-                names the command that computes it.
+            UserError: there is none that can be used; the message names the command that computes it.
+            DamagedArtifactError: it is not as it was written.
         """
-        command = (
-            f"`run_pipeline.py run --name '{self.name}' --workspace '{self.workspace.root}'` computes it"
-        )
-        if stage not in self.stages:
-            raise UserError(
-                f"run {self.name}: it has no result of stage {stage} ({self.run.folder / 'run.json'}); {command}"
-            )
-        entry = self.stages[stage]
-        path = self.workspace.root / "artifacts" / stage / f"{entry['fingerprint']}.h5"
-        if not path.exists():
-            raise UserError(f"run {self.name}: the result of stage {stage} is gone ({path}); {command}")
-        if entry["material"].get("schema") != SCHEMA:
-            raise UserError(
-                f"run {self.name}: the result of stage {stage} is of an earlier version of this program; {command} "
-                "from scratch"
-            )
-        return path
-
-    def artifact(self, stage: str) -> Artifact:
-        """A stage's artifact. Raises as `path`, and DamagedArtifactError."""
-        path, fingerprint = self.path(stage), self.stages[stage]["fingerprint"]
+        entry = self.stages.get(stage, {})
+        fingerprint = entry.get("fingerprint", "")
+        path = self.workspace.root / "artifacts" / stage / f"{fingerprint}.h5"
+        reason = ""
+        if not entry:
+            reason = f"it has no result of stage {stage} ({self.run.folder / 'run.json'})"
+        elif entry["material"].get("schema") != SCHEMA:
+            reason = f"the result of stage {stage} is of an earlier version of this program"
+        elif not path.exists():
+            reason = f"the result of stage {stage} is gone ({path})"
+        if reason:
+            command = f"run_pipeline.py run --name '{self.name}' --workspace '{self.workspace.root}'"
+            raise UserError(f"run {self.name}: {reason}; `{command}` computes it from scratch")
         verify(path, fingerprint)
-        return Artifact(path, fingerprint=fingerprint)
+        return Artifact(path)
 
 
 def open_run(folder: Path, name: str, overrides: Sequence[str] = ()) -> FinishedRun:
-    """Find a run by its name.
-
-    Args:
-        folder: the workspace.
-        name: of the run.
-        overrides: ``run.key=value`` texts: where and how to compute. What was computed cannot be changed here.
+    """Find a run by its name in a workspace folder; ``overrides`` (``run.key=value``) say where and how to compute.
 
     Raises:
         UserError: there is no such run, or an override of another section.
@@ -324,36 +304,30 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
     records = [run.record() for run in workspace.runs()]
     named = {entry["fingerprint"] for record in records for entry in record.get("stages", {}).values()}
     named |= {fingerprint for record in records for fingerprint in record.get("planned", {}).values()}
-    unused = [path for path in sorted(workspace.root.glob("*")) if _is_remains(path)]
-    for path in sorted((workspace.root / "scores").glob("*")):
-        if _is_remains(path) or not named & set(path.stem.split("-")):
-            unused.append(path)
-    for path in sorted((workspace.root / "artifacts").glob("*/*")):
-        fingerprint = path.name.split(".")[0]
-        if (fingerprint not in named or _is_remains(path)) and not is_locked(
-            path.parent / f"{fingerprint}.h5"
-        ):
-            unused.append(path)
-    unused += _unused_indexes(workspace)
-    removed = [(path, _size(path)) for path in unused]
-    if not dry_run:
-        for path in unused:
+    unused = _unused_indexes(workspace)
+    removed = []
+    found = [path for kind in ("*", "scores/*", "artifacts/*/*") for path in workspace.root.glob(kind)]
+    for path in sorted(found):
+        nobodys = path.parent != workspace.root and not named & set(re.split(r"[-.]", path.name))
+        wanted = not (nobodys or path in unused or _is_remains(path))
+        if wanted or is_locked(path.with_name(f"{path.name.split('.')[0]}.h5")):
+            continue
+        removed.append((path, _size(path)))
+        if not dry_run:
             is_folder = path.is_dir() and not path.is_symlink()
             shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
     return removed
 
 
-def _unused_indexes(workspace: Workspace) -> list[Path]:
-    """What is kept of the files of data sets that no run was made from."""
-    used = set()
+def _unused_indexes(workspace: Workspace) -> set[Path]:
+    """What is kept of the files of data sets that no run was made from; ``.listing`` is of earlier versions."""
+    kept = {*workspace.root.glob("files-*.json"), *workspace.root.glob("files-*.listing")}
     for run in workspace.runs():
         try:
-            root = load_config(run.config_file, []).data.root
+            kept.discard(workspace.file_index(load_config(run.config_file, []).data.root))
         except UserError:  # a first run under way has no configuration yet
-            return []
-        used.add(workspace.file_index(root))
-    kept = [path for kind in ("files-*.json", "files-*.listing") for path in workspace.root.glob(kind)]
-    return sorted(path for path in kept if path not in used)  # .listing: of earlier versions
+            return set()
+    return kept
 
 
 def _fingerprints(stages: Mapping[str, Planned]) -> dict[str, str]:
@@ -361,7 +335,9 @@ def _fingerprints(stages: Mapping[str, Planned]) -> dict[str, str]:
 
 
 def _is_remains(path: Path) -> bool:
-    """Whether a file is what an interrupted or finished computation left beside an artifact."""
+    """Whether a file is what an interrupted or finished computation left."""
+    if path.is_dir():  # a run may have such a name
+        return False
     if is_temporary(path):
         return not is_being_written(path)
     return bool(re.search(r"\.damaged-\d+$|\.lock$", path.name))

@@ -99,13 +99,10 @@ def test_a_second_run_computes_nothing(
     ],
 )
 def test_a_change_recomputes_what_depends_on_it(
-    workspace: Path, data: DataConfig, change: str, recomputed: list[str]
+    finished: Path, data: DataConfig, change: str, recomputed: list[str]
 ) -> None:
-    before = hashes(workspace)
-    run_all(request(data, workspace, change))
-    after = hashes(workspace)
-    assert computed_stages(before, after) == recomputed
-    assert before.items() <= after.items()  # nothing is overwritten
+    planned = open_session(request(data, finished, change)).planned
+    assert [name for name, item in planned.items() if not item.cached] == recomputed
 
 
 def test_stage_forced_computes_itself_alone(workspace: Path, data: DataConfig) -> None:
@@ -121,7 +118,9 @@ def test_a_stage_is_rerun_from_its_runs_own_configuration(workspace: Path, data:
     before = hashes(workspace)
     alone = Request(config=None, overrides=["refine.preset=psa"], name="tiny", workspace=workspace)
     run_stage(alone, "refine", force=False)
-    assert computed_stages(before, hashes(workspace)) == ["refine"]
+    after = hashes(workspace)
+    assert computed_stages(before, after) == ["refine"]
+    assert before.items() <= after.items()  # nothing is overwritten
 
 
 def test_a_stage_without_its_input_says_what_to_do(tmp_path: Path, data: DataConfig) -> None:
@@ -130,19 +129,8 @@ def test_a_stage_without_its_input_says_what_to_do(tmp_path: Path, data: DataCon
 
 
 def test_full_supervision_has_no_weak_stages(tmp_path: Path, data: DataConfig) -> None:
-    run_all(request(data, tmp_path, "segment.supervision=full"))
-    assert [key.split("/")[1] for key in hashes(tmp_path)] == ["segment"]
     with pytest.raises(UserError, match=r"stage cams is not part.*'full'"):
         run_stage(request(data, tmp_path, "segment.supervision=full"), "cams", force=False)
-
-
-def test_same_config_and_seed_give_the_same_bits_in_another_place(
-    finished: Path, data: DataConfig, tmp_path: Path
-) -> None:
-    moved = Path(shutil.copytree(data.root, tmp_path / "elsewhere"))
-    other = DataConfig(source=data.source, root=str(moved))
-    run_all(request(other, tmp_path / "ws", "run.workers=2"))
-    assert hashes(tmp_path / "ws") == hashes(finished)
 
 
 def test_deleting_the_training_masks_changes_no_weak_artifact(
@@ -155,16 +143,6 @@ def test_deleting_the_training_masks_changes_no_weak_artifact(
     other = DataConfig(source=data.source, root=str(moved))
     run_all(request(other, tmp_path / "ws"))
     assert hashes(tmp_path / "ws") == hashes(finished)  # segment too: pseudo-masks are all it learns from
-
-
-def test_weak_stages_are_handed_no_masks(data: DataConfig, finished: Path) -> None:
-    session = open_session(request(data, finished))
-    for item in session.planned.values():
-        view = item.stage.view(session.config, session.dataset)
-        assert all(sample.mask is None for sample in view.samples), item.name
-    full = open_session(request(data, finished, "segment.supervision=full"))
-    view = full.planned["segment"].stage.view(full.config, full.dataset)
-    assert {sample.split for sample in view.samples if sample.mask} == {"train"}
 
 
 def test_scores_equal_a_direct_evaluation(finished: Path, data: DataConfig) -> None:
@@ -299,6 +277,8 @@ def test_prune_removes_what_no_run_names(
     run_all(request(data, workspace, "refine.preset=psa"))  # the run names other artifacts now
     stale = workspace / "artifacts" / "cams" / "0123456789abcdef.h5.tmp-1"
     stale.write_bytes(b"x")
+    other = workspace / "a run.lock"  # a name that a run may have
+    other.mkdir()
     run_prune(workspace, dry_run=True)
     assert before.items() <= hashes(workspace).items()
     run_prune(workspace, dry_run=False)
@@ -306,6 +286,7 @@ def test_prune_removes_what_no_run_names(
     assert [key.split("/")[1] for key in left] == sorted(STAGE_NAMES)
     assert computed_stages(left, before) == ["refine", "segment"]  # the old ones are gone
     assert not stale.exists()
+    assert other.exists()
     measured = [file.name.split("-")[:2] for file in (workspace / "scores").iterdir()]
     assert {f"artifacts/{stage}/{fingerprint}.h5" for stage, fingerprint in measured} <= left.keys()
     assert len(measured) == 6  # all figures, and the single ones

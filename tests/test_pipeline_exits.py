@@ -1,6 +1,5 @@
 """What exits are good for beyond training: maps fused from several of them, and their own predictions."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,19 +67,6 @@ def test_exits_of_no_weight_leave_the_deepest_as_it_is(data: DataConfig, workspa
     assert all((plain[image_id] == fused[image_id]).all() for image_id in plain)
 
 
-def test_fused_cams_do_not_see_masks(data: DataConfig, workspace: Path, tmp_path: Path) -> None:
-    moved = Path(shutil.copytree(data.root, tmp_path / "data"))
-    for mask in (moved / "masks").iterdir():
-        mask.unlink()
-    bare = DataConfig(source=data.source, root=str(moved))
-    run_stage(request(bare, tmp_path / "ws", *EXITS), "classify", force=False)
-    paths = [
-        cams_with(source, root, "cams.exits=[4]").planned["cams"].path
-        for source, root in ((data, workspace), (bare, tmp_path / "ws"))
-    ]
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -99,11 +85,6 @@ def test_exits_that_the_classifier_lacks_are_refused_before_any_work(
     with pytest.raises(UserError, match=message):
         run_all(request(data, tmp_path, *EXITS, *change))
     assert not list(tmp_path.rglob("*.h5"))
-
-
-def test_a_single_stage_refuses_them_too(data: DataConfig, workspace: Path) -> None:
-    with pytest.raises(UserError, match=r"cams\.exits = \[3\]"):
-        cams_with(data, workspace, "cams.exits=[3]")
 
 
 def test_predictions_of_exits_are_stored_for_validation_images_alone(

@@ -5,7 +5,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -36,11 +35,6 @@ def test_order_holds_when_the_first_is_the_slowest() -> None:
         return value
 
     assert list(in_order(work, range(8), threads=4)) == list(range(8))
-
-
-def test_threads_work_at_the_same_time() -> None:
-    both = threading.Barrier(2, timeout=30)
-    assert len(list(in_order(lambda _: both.wait(), range(2), threads=2))) == 2
 
 
 def test_items_are_taken_as_results_are() -> None:
@@ -126,17 +120,14 @@ def test_a_pool_with_a_dead_worker_ends_the_others() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("limit", "workers"), [(20, 1), (20, 0)])
-def test_too_few_open_files_are_refused_before_anything_is_computed(
-    tmp_path: Path, limit: int, workers: int
-) -> None:
+def test_too_few_open_files_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
     data = make_folder_tree(tmp_path / "data", n_train=3, n_val=1)
-    under = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (limit, limit))
-    process = start(data, tmp_path / "ws", f"run.workers={workers}", preexec_fn=under)
+    under = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (20, 20))
+    process = start(data, tmp_path / "ws", "run.workers=1", preexec_fn=under)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 2, output
     message = output[output.index("error: ") :]
-    assert f"`ulimit -n` is {limit}" in message
+    assert "`ulimit -n` is 20" in message
     assert len(message.splitlines()) <= 3
     assert not list((tmp_path / "ws" / "artifacts").rglob("*.h5"))
 

@@ -97,13 +97,15 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
         writable=writable,
         progress=distributed.leads(),
     )
-    config = with_precision(config)
+    asked, config = config, with_precision(config)
     planned = {item.name: item for item in plan(config, dataset, workspace.root)}
     if request.config is None:
         preset = run.record().get("preset", {})
     else:
-        file = with_precision(load_config(request.config))
-        preset = {"name": request.config.name, "config": flat(to_tree(file))}
+        file = flat(to_tree(load_config(request.config)))
+        if asked.run.precision == "auto":  # decided, not changed
+            file["run.precision"] = config.run.precision
+        preset = {"name": request.config.name, "config": file}
     return Session(config, dataset, planned, workspace, run, preset)
 
 

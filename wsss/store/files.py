@@ -293,7 +293,7 @@ def _encoded(value: Any, **options: Any) -> bytes:
 
 @cache
 def _lock_class(folder: Path) -> type[filelock.BaseFileLock]:
-    """The kernel's locks, or files that stand for them where the file system has none, which is said once."""
+    """The kernel's locks, or files that stand for them where the file system has none."""
     probe = temporary_path(folder / "lock-test")
     try:
         with filelock.FileLock(probe, fallback_to_soft=False):
@@ -301,11 +301,7 @@ def _lock_class(folder: Path) -> type[filelock.BaseFileLock]:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        print(
-            f"note: {folder}: this file system has no locks ({os.strerror(error.errno)}); files named *.lock stand for "
-            "them.\nOne that a crashed computer has left makes other computers wait: remove it then.",
-            file=sys.stderr,
-        )
+        _tell_of_no_locks(os.strerror(error.errno))
         return filelock.SoftFileLock
     finally:
         probe.unlink(missing_ok=True)
@@ -317,3 +313,13 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@cache
+def _tell_of_no_locks(reason: str) -> None:
+    """Said once."""
+    print(
+        f"note: the file system of the workspace has no locks ({reason}); files named *.lock stand for them.\nOne that "
+        "a crashed computer has left makes other computers wait: remove it then.",
+        file=sys.stderr,
+    )
