@@ -29,7 +29,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Temperature = Annotated[float, Field(ge=1e-3)]
 Scales = Annotated[tuple[Annotated[float, Field(ge=0.05, le=8)], ...], Field(min_length=1)]
-Block = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=8, le=2048)]
 Crop = Annotated[int, Field(ge=16, le=4096)]
@@ -86,12 +85,11 @@ class TrainConfig(Section):
     with skip connections (U-Net-like); then SR-F acts in the encoder and SR-L in the decoder"""
     decoder_channels: Width = 64
     """ushape: width of the decoder's blocks"""
-    exits: tuple[Block, ...] = ()
+    exits: tuple[Count, ...] = ()
     """blocks with an exit, 1 = shallowest, a decoder's counted on from the backbone's; the last always has its own
     head; empty: all"""
     exit_channels: Width = 64
     """width of an exit head after its 1x1 reduction; that of its block where this is less"""
-
     long_side: tuple[ViewSide, ViewSide] = (320, 640)
     """pixels of the long side, smallest and largest, drawn for each view"""
     crop: Crop = 512
@@ -100,7 +98,6 @@ class TrainConfig(Section):
     """mirror half of the training views"""
     jitter: Share = 0.0
     """strength of brightness, contrast and saturation jitter"""
-
     epochs: Count = 5
     """passes over the training split"""
     batch: Count = 16
@@ -121,7 +118,6 @@ class TrainConfig(Section):
     """keep the backbone's BatchNorm statistics and affine parameters as pretrained"""
     frozen_blocks: Annotated[int, Field(ge=0)] = 0
     """shallowest blocks whose weights stay as pretrained"""
-
     mea: bool = True
     """multi-exit architecture: every exit learns the tasks (off: the deepest alone)"""
     weight_exits: Weight = 1.0
@@ -183,7 +179,7 @@ class CamsConfig(Section):
     """image scales whose maps are summed"""
     flip: bool = True
     """add the maps of the mirrored image"""
-    exits: tuple[Block, ...] = ()
+    exits: tuple[Count, ...] = ()
     """blocks, 1 = shallowest, whose exits' maps are fused with the deepest's; each needs an exit in classify.exits;
     empty: the deepest alone, as published"""
     fusion: Literal["mean", "product"] = "mean"
@@ -204,13 +200,13 @@ class RefineConfig(Section):
     """Stage 3: pseudo-masks by a dense CRF or by local refinement."""
 
     method: Literal["crf", "local"] = "crf"
-    """crf: dense CRF on CPU cores; local: pixel-adaptive local refinement on run.device (docs/refiners.md)"""
+    """crf: dense CRF on CPU cores; local: pixel-adaptive local refinement on run.device (docs/masks.md)"""
     preset: Literal["irn", "psa", "deeplab", "afa", "toco", "sr"] = "irn"
     """crf: published parameters by name; local has one set"""
     iterations: Annotated[int, Field(ge=1, le=100)] = 10
     """crf: of the mean field; local: how often neighbours are averaged"""
     threshold: Literal["fixed", "label-free"] = "fixed"
-    """background as it is set, or chosen without ground truth (docs/indicators.md)"""
+    """background as it is set, or chosen without ground truth (docs/masks.md)"""
     background: Share = 0.15
     """background score beside CAMs in [0, 1]: the threshold of the seed"""
     unsure: Share = 0.6
@@ -218,7 +214,7 @@ class RefineConfig(Section):
     max_side: Side = 1024
     """decided (crf: refined) at most at this long side, in pixels"""
     local_unsure: Share = 0.0
-    """local: the same; its probabilities are softer, so 0 leaves none out (docs/refiners.md)"""
+    """local: the same; its probabilities are softer, so 0 leaves none out (docs/masks.md)"""
     local_side: Side = 160
     """local: refined at most at this long side, in pixels: small, for its reach is in pixels too"""
 
@@ -241,7 +237,6 @@ class SegmentConfig(TrainConfig):
     """average with the mirrored image in prediction"""
     max_side: Side = 1024
     """a larger image is reduced to this long side for prediction, in pixels"""
-
     backbone: str = "resnet101"
     output_stride: Stride = 8
     long_side: tuple[ViewSide, ViewSide] = (250, 750)
@@ -452,13 +447,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise UserError(
-            f"config {path}: cannot be read ({error.strerror}); check the path given to --config"
-        ) from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # bad syntax, no UTF-8, numbers or nesting beyond all bounds
+        raise UserError(f"config {path}: cannot be read ({error.strerror}); check --config") from None
+    except (ValueError, RecursionError) as error:  # bad syntax, no UTF-8, beyond all bounds
         raise UserError(f"config {path}: not valid TOML: {error}") from None
 
 

@@ -117,21 +117,14 @@ def table(session: Session, measures: Mapping[str, dict[str, Any]], fresh: Seque
     """One line per stage: what was done, what came out, what it cost."""
     rows = [("stage", "state", "result", "time", "cache")]
     for name, item in session.planned.items():
-        if not item.cached:
+        if item.cached:
+            state = "computed" if name in fresh else "cached"
+            seconds = computed(item).get("seconds")
+            time = "-" if seconds is None else human_seconds(seconds)
+            said = result(name, measures.get(name), session.config.refine)
+            rows.append((name, state, said, time, human_bytes(item.path.stat().st_size)))
+        else:
             rows.append((name, "missing", "", "-", "-"))
-            continue
-        state = "computed" if name in fresh else "cached"
-        seconds = computed(item).get("seconds")
-        time = "-" if seconds is None else human_seconds(seconds)
-        rows.append(
-            (
-                name,
-                state,
-                result(name, measures.get(name), session.config.refine),
-                time,
-                human_bytes(item.path.stat().st_size),
-            )
-        )
     return aligned(rows)
 
 

@@ -72,7 +72,7 @@ def explained(error: BaseException) -> str:
                 "or fewer run.workers.\nIf it happens again, please report what the same command prints with --debug."
             )
     return (
-        f"an error of this program: {type(error).__name__}: {text}; {KEPT}.\n"
+        f"a bug in this program: {type(error).__name__}: {text}; {KEPT}.\n"
         "Please report it with what the same command prints with --debug."
     )
 
