@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from data import Sample
 from data.images import read_image
 from stages.cams import label_free
-from stages.commands.session import Session, open_session, refresh_report
+from stages.commands.report import refresh_report
+from stages.commands.session import Session, open_session
 from stages.refine import seed_threshold
 from tests.pipelines import request
 from wsss.cams import cam_grid

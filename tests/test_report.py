@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.commands.report import report_paths
+from stages.commands.report import refresh_report, report_paths
 from stages.commands.report.gallery import choose
+from stages.commands.report.measure import measure
 from stages.commands.run import run_report
-from stages.commands.session import Request, Session, open_session, refresh_report
+from stages.commands.session import Request, Session, open_session
 from stages.refine import seed_threshold
 from tests.pipelines import request
 from tests.reports import EXITS, made_up_run, moved
@@ -129,8 +130,8 @@ def test_processes_do_not_change_the_figures(tmp_path: Path) -> None:
     data = make_folder_tree(
         tmp_path / "data", n_train=100, n_val=2, size=(12, 16)
     )  # more than are measured at once
-    alone = made_up_run(data, tmp_path / "alone", "run.workers=0").measures()
-    together = made_up_run(data, tmp_path / "together", "run.workers=2").measures()
+    alone = measure(made_up_run(data, tmp_path / "alone", "run.workers=0"))
+    together = measure(made_up_run(data, tmp_path / "together", "run.workers=2"))
     assert dict(alone) == dict(together)
 
 

@@ -5,24 +5,23 @@ from pathlib import Path
 from typing import Any
 
 from stages import Planned, differences
-from stages.commands.report import report_paths, require_tensorboard, write_events
+from stages.commands.report import refresh_report, report_paths, require_tensorboard, write_events
+from stages.commands.report.gallery import refresh_overview
 from stages.commands.report.values import result
 from stages.commands.session import (
     Request,
     Session,
-    bring_overview_up_to_date,
     check_networks,
-    compute_missing,
     compute_stage,
     introduce,
     open_session,
-    refresh_report,
 )
 from stages.commands.terminal import aligned, human_bytes, human_seconds
 from stages.workspace import Workspace, computed, prune
 from wsss.config import load_config, to_toml
 from wsss.errors import UserError
 from wsss.runtime import distributed
+from wsss.runtime.pool import require_descriptors_of_run
 from wsss.store.artifacts import verify
 
 
@@ -34,6 +33,27 @@ def run_all(request: Request, *, tensorboard: bool = False) -> None:
     introduce(session)
     check_networks(session)
     _finish(session, compute_missing(session), tensorboard=tensorboard)
+
+
+def compute_missing(session: Session) -> list[str]:
+    """Compute every stage that is not cached; after each, bring the report up to date. Returns what was computed."""
+    if not distributed.leads():
+        return [item.name for item in session.planned.values() if compute_stage(session, item)]
+    if not all(item.cached for item in session.planned.values()):
+        require_descriptors_of_run(session.config.run)
+    session.run.announce(session.planned)
+    fresh = []
+    unsaid = False  # whether the report may lack a cached stage: it is told before hours go by
+    for item in session.planned.values():
+        if unsaid and not item.cached:
+            refresh_report(session)
+        if computed_now := compute_stage(session, item):
+            fresh.append(item.name)
+            refresh_report(session)
+        else:
+            print(f"{item.name}: cached")
+        unsaid = not computed_now
+    return fresh
 
 
 def run_stage(request: Request, stage: str, *, force: bool, tensorboard: bool = False) -> None:
@@ -83,14 +103,14 @@ def run_report(request: Request, *, tensorboard: bool = False) -> None:
         )
     session = open_session(request)
     _verify(session)
-    subject = refresh_report(session)
-    print(table(session, subject.measures.headlines(), []))
-    if not subject.measures:
+    measures = refresh_report(session)
+    print(table(session, measures.headlines(), []))
+    if not measures:
         raise UserError("nothing to report on: none of the stages cams, refine and segment is cached")
     for path in report_paths(session.run):
         print(path)
     if tensorboard:
-        print(f"events:   {write_events(subject)}")
+        print(f"events:   {write_events(session, measures)}")
 
 
 def run_prune(workspace: Path, *, dry_run: bool) -> None:
@@ -131,14 +151,14 @@ def table(session: Session, measures: Mapping[str, dict[str, Any]], fresh: Seque
 def _finish(session: Session, fresh: Sequence[str], *, tensorboard: bool) -> None:
     if not distributed.leads():
         return
-    subject = refresh_report(session)
-    bring_overview_up_to_date(session, fresh)
-    print(f"\n{table(session, subject.measures.headlines(), fresh)}")
+    measures = refresh_report(session)
+    refresh_overview(session, fresh)
+    print(f"\n{table(session, measures.headlines(), fresh)}")
     print(f"\npictures: {session.run.overview}")
-    if subject.measures:
+    if measures:
         print(f"report:   {report_paths(session.run)[0]}")
     if tensorboard:
-        print(f"events:   {write_events(subject)}")
+        print(f"events:   {write_events(session, measures)}")
 
 
 def _verify(session: Session) -> None:

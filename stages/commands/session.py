@@ -1,20 +1,16 @@
 """A session: what a command was told, resolved into configuration, checked data and planned stages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data import Dataset, open_dataset
 from stages import Planned, execute, plan, with_precision
-from stages.commands.report import Subject, bring_up_to_date, flat
-from stages.commands.report.gallery import write_overview
-from stages.commands.report.measure import Measures, measure
 from stages.workspace import Run, Workspace
 from wsss.config import Config, TrainConfig, load_config, to_tree
 from wsss.errors import UserError
 from wsss.runtime import distributed
-from wsss.runtime.pool import require_descriptors_of_run
 
 
 @dataclass(frozen=True)
@@ -54,27 +50,6 @@ class Session:
     run: Run
     preset: dict[str, Any]
 
-    def measures(self) -> Measures:
-        """Metrics of every cached stage that has any, by name; computed where they are not kept."""
-        found = {
-            name: measure(item, self.planned, self.config, self.dataset, self.workspace.root)
-            for name, item in self.planned.items()
-            if item.cached
-        }
-        return Measures({name: measured for name, measured in found.items() if measured is not None})
-
-    def subject(self) -> Subject:
-        """What the run's report is about."""
-        return Subject(
-            run=self.run,
-            config=self.config,
-            preset=self.preset.get("config", {}),
-            preset_name=self.preset.get("name", ""),
-            dataset=self.dataset,
-            planned=self.planned,
-            measures=self.measures(),
-        )
-
 
 def open_session(request: Request, *, writable: bool = True) -> Session:
     """Resolve the configuration, check all input, plan the stages. Raises UserError before anything is computed."""
@@ -102,11 +77,22 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
     if request.config is None:
         preset = run.record().get("preset", {})
     else:
-        file = flat(to_tree(load_config(request.config)))
+        file = settings(load_config(request.config))
         if asked.run.precision == "auto":  # decided, not changed
             file["run.precision"] = config.run.precision
         preset = {"name": request.config.name, "config": file}
     return Session(config, dataset, planned, workspace, run, preset)
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """``section.key`` to value of all that concerns a single run: [ablate] is about several. As in JSON."""
+    found: dict[str, Any] = {}
+    for name, section in to_tree(config).items():
+        if isinstance(section, Mapping):
+            found |= {f"{name}.{key}": value for key, value in section.items() if name != "ablate"}
+        else:
+            found[name] = section
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
 def introduce(session: Session) -> None:
@@ -132,27 +118,6 @@ def check_networks(session: Session) -> None:
             check_cam_exits(session.config.cams, session.config.classify)
 
 
-def compute_missing(session: Session) -> list[str]:
-    """Compute every stage that is not cached; after each, bring the report up to date. Returns what was computed."""
-    if not distributed.leads():
-        return [item.name for item in session.planned.values() if compute_stage(session, item)]
-    if not all(item.cached for item in session.planned.values()):
-        require_descriptors_of_run(session.config.run)
-    session.run.announce(session.planned)
-    fresh = []
-    unsaid = False  # whether the report may lack a cached stage: it is told before hours go by
-    for item in session.planned.values():
-        if unsaid and not item.cached:
-            refresh_report(session)
-        if computed_now := compute_stage(session, item):
-            fresh.append(item.name)
-            refresh_report(session)
-        else:
-            print(f"{item.name}: cached")
-        unsaid = not computed_now
-    return fresh
-
-
 def compute_stage(session: Session, item: Planned, *, force: bool = False) -> bool:
     """Make sure that one stage's artifact is there; returns whether it was computed now."""
     return execute(
@@ -164,19 +129,3 @@ def compute_stage(session: Session, item: Planned, *, force: bool = False) -> bo
         log=session.run.log,
         say=lambda text: print(text, flush=True),
     )
-
-
-def refresh_report(session: Session) -> Subject:
-    """Measure what is new, and bring run.json and the report up to date."""
-    subject = session.subject()
-    session.run.save(session.config, session.planned, subject.measures.headlines(), session.preset)
-    if subject.measures:
-        bring_up_to_date(subject)
-    return subject
-
-
-def bring_overview_up_to_date(session: Session, fresh: Sequence[str]) -> None:
-    """Draw the run's pictures where something is new or they are not there."""
-    if fresh or not session.run.overview.exists():
-        train = session.dataset.split(session.config.data.train_split)
-        write_overview(session.run.overview, session.planned, train)

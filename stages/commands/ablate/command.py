@@ -13,16 +13,16 @@ from typing import Any
 from stages import Planned, plan, software_versions
 from stages.commands.ablate.page import as_text, write_outputs
 from stages.commands.ablate.results import FailedRun, Results, RunResult, run_figures
+from stages.commands.report import refresh_report
+from stages.commands.report.gallery import refresh_overview
 from stages.commands.report.page import duration
+from stages.commands.run import compute_missing
 from stages.commands.session import (
     Request,
     Session,
-    bring_overview_up_to_date,
     check_networks,
-    compute_missing,
     introduce,
     open_session,
-    refresh_report,
 )
 from stages.workspace import computed
 from wsss.config import AblateConfig, Config, TrainConfig, refuse_unknown, to_tree, with_overrides
@@ -288,14 +288,14 @@ def _run(trials: Sequence[Trial], results: Results, folder: Path) -> Results:
 def _with_run(results: Results, trial: Trial, fresh: Sequence[str]) -> Results:
     """The results with a finished run, its report brought up to date."""
     session = trial.session
-    subject = refresh_report(session)
-    bring_overview_up_to_date(session, fresh)
+    measures = refresh_report(session)
+    refresh_overview(session, fresh)
     seconds = {
         name: computed(item).get("seconds")
         for name, item in session.planned.items()
         if isinstance(getattr(session.config, name), TrainConfig)
     }
-    figures = run_figures(subject.measures, seconds)
+    figures = run_figures(measures, seconds)
     run = RunResult(trial.variant.name, trial.seed, session.run.folder.name, figures)
     return replace(results, runs=[*results.runs, run])
 

@@ -227,7 +227,7 @@ def _exhibits(stage: StagePair, a: Side, b: Side) -> tuple[list[Exhibit], str]:
     found = []
     try:
         for group, (image_id, before, after) in gained + lost:
-            dataset = scored_images(stage.stage, a.session.config, a.session.dataset)
+            dataset = scored_images(a.session, stage.stage)
             sample = next((sample for sample in dataset.samples if sample.id == image_id), None)
             if sample is None:
                 raise UserError(f"the image {image_id} is no longer in the data set")

@@ -4,17 +4,18 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data import Dataset, Sample
+from data import Sample
 from data.dataset import overview_samples
 from data.images import read_image
 from stages import Planned
+from stages.commands.report.measure import scored_images
 from stages.commands.report.values import Values
+from stages.commands.session import Session
 from wsss import IGNORE
 from wsss.metrics.confusion import Labels, label_pixels
 from wsss.metrics.sweep import seed_labels
@@ -95,8 +96,9 @@ def choose(
     return shown
 
 
-def exhibits(stage: str, values: Values, scored: Dataset, planned: Mapping[str, Planned]) -> list[Exhibit]:
+def exhibits(session: Session, stage: str, values: Values) -> list[Exhibit]:
     """The chosen images of a measured stage, with CAM, mask, ground truth and errors as far as there are any."""
+    scored, planned = scored_images(session, stage), session.planned
     samples = {sample.id: sample for sample in scored.samples}
     scores = dict(zip(values["per_image.id"], values["per_image.miou"], strict=True))
     artifact, seed = Artifact(planned[stage].path), _opened(planned, "cams") if stage != "segment" else None
@@ -200,9 +202,12 @@ def paint_errors(image: Rgb, kinds: NDArray[np.uint8]) -> Rgb:
     return np.where(kinds[..., None] > 0, colours[kinds], grey[..., None])
 
 
-def write_overview(path: Path, planned: Mapping[str, Planned], train: Dataset) -> None:
-    """Write overview.png: rows of image, CAM, pseudo-mask, prediction and ground truth of training images."""
-    seed, refined, segmented = (_opened(planned, stage) for stage in MASKS)
+def refresh_overview(session: Session, fresh: Sequence[str]) -> None:
+    """Write overview.png where a stage is new or it is not there: training images with all that was made of them."""
+    if not fresh and session.run.overview.exists():
+        return
+    train = session.dataset.split(session.config.data.train_split)
+    seed, refined, segmented = (_opened(session.planned, stage) for stage in MASKS)
     rows, shown = [], set()
     for sample in overview_samples(train):
         image, cams = read_image(sample.image), None
@@ -220,7 +225,7 @@ def write_overview(path: Path, planned: Mapping[str, Planned], train: Dataset) -
         tags = ", ".join(train.classes[tag] for tag in sample.tags) or "no tags"
         rows.append((f"{sample.id}: {tags}", [image, cams, *painted]))
     names = legend(sorted(shown), train.classes, "uncertain / ignored")
-    with atomic_path(path) as temporary:
+    with atomic_path(session.run.overview) as temporary:
         headings = ("image", "CAM", "pseudo-mask", "prediction", "ground truth")
         draw_grid(headings, rows, names).save(temporary, format="PNG", optimize=True)
     for opened in filter(None, (seed, refined, segmented)):

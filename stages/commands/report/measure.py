@@ -14,9 +14,9 @@ from data import Dataset, Sample
 from data.images import read_image
 from stages import Planned
 from stages.commands.report.values import CURVES, Counted, Values, measured_values
+from stages.commands.session import Session
 from stages.refine import seed_threshold
 from wsss import IGNORE
-from wsss.config import Config
 from wsss.metrics.boundary import boundary_counts
 from wsss.metrics.confusion import Labels, confusion_counts, image_miou, label_pixels, label_rows
 from wsss.metrics.failures import failure_counts
@@ -84,53 +84,38 @@ class Measures(Mapping[str, Values]):
         return self._read[path]
 
 
-def measure(
-    planned: Planned, everything: Mapping[str, Planned], config: Config, dataset: Dataset, workspace: Path
-) -> Path | None:
-    """Measure a stage's artifact unless that is done, and return where its metrics are kept.
+def measure(session: Session) -> Measures:
+    """Measure every cached stage that is not measured yet.
 
     ``cams``: the seed at the configured background score, and the whole sweep. ``refine``: the refined labels.
-    ``segment``: predictions of the validation split. Scores where images have masks, indicators for all.
-    None for `classify` and for a split without images.
+    ``segment``: predictions of the validation split. Scores where images have masks, indicators for all. `classify` has
+    no metrics, nor has a stage whose split is empty.
     """
-    scored = scored_images(planned.name, config, dataset)
-    if planned.name == "classify" or not len(scored):
-        return None
-    path = place_of(planned, config, dataset, workspace)
-    if not is_kept(path, AGAIN):
-        write_sealed_json(
-            path, measured_artifact(planned, everything, config, scored.samples, dataset.classes)
-        )
-    return path
+    paths = {}
+    for stage, item in session.planned.items():
+        scored = scored_images(session, stage)
+        if stage != "classify" and item.cached and len(scored):
+            # What the metrics depend on is in the name; `prune` knows the fingerprint.
+            refine = session.config.refine
+            background = [refine.threshold, refine.background] if stage == "cams" else None
+            key = digest_of([VERSION, item.stamp.fingerprint, background, scored.mask_digests()])
+            path = session.workspace.root / "scores" / f"{stage}-{item.stamp.fingerprint}-{key}.json"
+            if not is_kept(path, AGAIN):
+                write_sealed_json(path, _measured(session, item, scored.samples))
+            paths[stage] = path
+    return Measures(paths)
 
 
-def scored_images(stage: str, config: Config, dataset: Dataset) -> Dataset:
+def scored_images(session: Session, stage: str) -> Dataset:
     """The images by which a stage is judged: validation for segment, training for all else."""
-    return dataset.split(config.data.val_split if stage == "segment" else config.data.train_split)
+    data = session.config.data
+    return session.dataset.split(data.val_split if stage == "segment" else data.train_split)
 
 
-def place_of(planned: Planned, config: Config, dataset: Dataset, workspace: Path) -> Path:
-    """Where a stage's metrics are, or will be: under a name of what they depend on; `prune` knows the fingerprint."""
-    background = [config.refine.threshold, config.refine.background] if planned.name == "cams" else None
-    truth = scored_images(planned.name, config, dataset).mask_digests()
-    key = digest_of([VERSION, planned.stamp.fingerprint, background, truth])
-    return workspace / "scores" / f"{planned.name}-{planned.stamp.fingerprint}-{key}.json"
-
-
-def measured_artifact(
-    planned: Planned,
-    everything: Mapping[str, Planned],
-    config: Config,
-    samples: Sequence[Sample],
-    classes: tuple[str, ...],
-) -> Values:
+def _measured(session: Session, planned: Planned, samples: Sequence[Sample]) -> Values:
     """Measure the images of a stage's artifact."""
-    stage, seed, background, exits = (
-        planned.name,
-        everything.get("cams"),
-        config.refine.background,
-        list[int](),
-    )
+    stage, config, seed = planned.name, session.config, session.planned.get("cams")
+    background, exits = config.refine.background, list[int]()
     with ExitStack() as opened:
         artifact = opened.enter_context(
             closing(Artifact(planned.path, fingerprint=planned.stamp.fingerprint))
@@ -144,7 +129,7 @@ def measured_artifact(
             background = float(artifact.group("seed")["threshold"])
             if seed and seed.cached:
                 cams = opened.enter_context(closing(Artifact(seed.path)))
-        source = Source(stage, artifact, cams, len(classes) + 1, background, bool(exits))
+        source = Source(stage, artifact, cams, len(session.dataset.classes) + 1, background, bool(exits))
         counted = _counted(source, samples, pool_workers(config.run))
     return {
         "split": config.data.val_split if stage == "segment" else config.data.train_split,
