@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context, resource_tracker
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from wsss.config import RunConfig
@@ -131,20 +132,13 @@ def require_descriptors(*, pool: int = 0, loading: int = 0, later: int = 0) -> N
     Raises:
         UserError: too few are allowed; ``later`` more will be open by the time that the processes start.
     """
-    wanted = _OWN + _OF_POOL * pool + _OF_LOADING * loading + later
-    found: list[int] = []
-    try:
-        while len(found) < wanted:
-            found.append(os.open(os.devnull, os.O_RDONLY))
-    except OSError:
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    wanted = len(list(Path("/dev/fd").iterdir())) + _OWN + _OF_POOL * pool + _OF_LOADING * loading + later
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit != resource.RLIM_INFINITY and wanted > limit:
         raise UserError(
             f"too few open files are allowed here (`ulimit -n` is {limit}, worker processes: {max(pool, loading)}, "
-            f"{wanted - len(found)} more are needed); raise the limit (`ulimit -n 4096`) or lower run.workers"
-        ) from None
-    finally:
-        for descriptor in found:
-            os.close(descriptor)
+            f"{wanted - limit} more are needed); raise the limit (`ulimit -n 4096`) or lower run.workers"
+        )
 
 
 def require_descriptors_of_run(config: RunConfig) -> None:
