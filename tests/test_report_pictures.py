@@ -93,7 +93,7 @@ def test_unknown_values_are_gaps() -> None:
 
 
 def test_marks_say_what_they_are() -> None:
-    mark = charts.Mark(0.5, 40, "as <configured>", "chosen")
+    mark = (0.5, 40.0, "as <configured>", "chosen")
     chart = charts.curve_chart([0, 1], [0, 100], title="t", x_label="x", y_label="y", marks=[mark])
     assert "as &lt;configured&gt;: 40.0 at 0.50" in chart
     assert "<configured>" not in chart
@@ -125,16 +125,30 @@ def test_an_interval_may_be_missing_and_single_differences_be_shown() -> None:
     assert "whisker" not in chart
 
 
-def test_confusion_is_darker_where_there_is_more_and_grey_where_undefined() -> None:
-    for count, total, colour, text in (
-        (5, 5, "08306b", "100"),
-        (0, 5, "ffffff", ""),
-        (1, 4, "8498b5", "25"),
-        (0, 0, "e1e1e1", ""),
-    ):
-        cell = page.shaded(count, total)
-        assert f"background:#{colour};" in cell
-        assert cell.endswith(f">{text}</td>")
+def part(name: str, *values: float | None) -> str:
+    """What a macro of parts.html draws."""
+    macro = getattr(page.PAGES.get_template("parts.html").module, name)
+    return str(macro(*values)).strip()
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "cell"),
+    [
+        (5, 5, '<td style="background:rgb(8,48,107);color:#fff">100</td>'),
+        (1, 4, '<td style="background:rgb(132,152,181)">25</td>'),
+        (0, 5, "<td></td>"),
+        (0, 0, '<td class="none"></td>'),
+    ],
+)
+def test_confusion_is_darker_where_there_is_more_and_grey_where_undefined(
+    count: int, total: int, cell: str
+) -> None:
+    assert part("shaded", count, total) == cell
+
+
+def test_bars_have_the_width_of_their_share() -> None:
+    assert part("bar", 0.25).endswith('width:25.0%"></span></span>25.0')
+    assert part("bar", None) == "–"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +174,7 @@ def test_durations_are_read_at_a_glance(seconds: float | None, text: str) -> Non
 
 
 def test_swatches_have_the_palette_of_voc() -> None:
-    assert "rgb(128,0,0)" in page.swatch(1)
+    assert "rgb(128,0,0)" in part("swatch", 1)
     assert voc_palette()[15].tolist() == [192, 128, 128]
 
 

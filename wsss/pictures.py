@@ -32,12 +32,10 @@ Rgb = NDArray[np.uint8]
 @cache
 def voc_palette() -> NDArray[np.uint8]:
     """The VOC colours, (256, 3) uint8: bit j of a label's three bits sets bit 7-j of R, G, B; 255 is pale."""
-    palette = np.zeros((256, 3), dtype=np.uint8)
-    for label in range(256):
-        for bit in range(8):
-            digit = label >> (3 * bit)
-            for channel in range(3):
-                palette[label, channel] |= ((digit >> channel) & 1) << (7 - bit)
+    label, channel = np.arange(256)[:, None], np.arange(3)
+    palette = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        palette |= ((label >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
     palette.flags.writeable = False
     return palette
 
@@ -56,13 +54,7 @@ def paint_labels(image: Rgb, labels: NDArray[np.uint8], *, opacity: float = 0.7)
 
 
 def paint_cams(image: Rgb, cams: NDArray[np.float32], labels: Sequence[int] | NDArray[np.integer]) -> Rgb:
-    """The grey image, tinted with each pixel's strongest class as far as its CAM goes.
-
-    Args:
-        image: (H, W, 3) uint8.
-        cams: (K, H, W) in [0, 1].
-        labels: (K,) their mask values 1..C.
-    """
+    """The grey image, tinted with each pixel's strongest class as far as its CAM (K, H, W) in [0, 1] goes."""
     grey = darkened(image)
     if not len(cams):
         return np.repeat(grey[..., None].astype(np.uint8), 3, 2)

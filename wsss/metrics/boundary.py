@@ -21,16 +21,7 @@ BAND = 0.02
 
 
 def boundary_counts(truth: Labels, prediction: Labels, labels: int) -> Counts:
-    """Pixels in the bands of every label of one image.
-
-    Args:
-        truth: (H, W) labels 0..L-1 or 255.
-        prediction: (H, W) labels 0..L-1 or 255.
-        labels: L.
-
-    Returns:
-        (L, 2) int64: pixels in both bands, and in either.
-    """
+    """(H, W) labels 0..L-1 or 255 -> (L, 2) int64: pixels in both bands of every label, and in either."""
     d = band_width(*truth.shape)
     counted = truth != IGNORE
     in_truth = _band(np.where(counted, truth, prediction), d) & counted

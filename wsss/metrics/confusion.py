@@ -90,13 +90,9 @@ def mask_scores(counts: Counts) -> MaskScores:
 
 
 def label_rows(confusion: Counts, boundary: Counts) -> Counts:
-    """What one image contributes to every score: (n, 6), LABEL_COLUMNS of each label that occurs in it.
+    """(L, L + 1) and (L, 2) counts of one image -> (n, 6): LABEL_COLUMNS of each label that occurs in it.
 
     Rows hold counts, not scores, so that any score can be formed from any choice of images.
-
-    Args:
-        confusion: (L, L + 1), see `confusion_counts`.
-        boundary: (L, 2), see `wsss.metrics.boundary`.
     """
     right, truth, predicted = np.diagonal(confusion), confusion.sum(1), confusion[:, :-1].sum(0)
     table = np.stack([np.arange(len(right)), right, truth, predicted, *boundary.T], axis=1)

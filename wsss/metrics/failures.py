@@ -8,8 +8,8 @@ the linear size).
 
 - by the size of the object, and the share of objects *missed*: with fewer than 10 % of their pixels found;
 - by depth, the Chebyshev distance to the nearest pixel of another label in steps of 0.5, 1, 2 and 4 % of the
-  image's diagonal (the image's border is no boundary, as what it cuts off is unknown; the edge of an ignored region
-  is one). In small images each step is at least a pixel more than the one before, see `depth_radii`;
+  image's diagonal, each at least a pixel more than the one before (the image's border is no boundary, as what it cuts
+  off is unknown; the edge of an ignored region is one);
 - on thin parts: pixels of a class that its opening by a square of 2 r + 1 pixels removes, r being the second step.
 
 **Failure-2**, a part of a large object given another class: of the pixels of each object of at least 4 % of the
@@ -46,12 +46,7 @@ SPLIT = (0.05, 0.5)
 FAILURE_COLUMNS = (
     *(f"{what} {size}" for what in ("found", "pixels", "missed objects", "objects") for size in SIZES),
     *(f"{what} depth {depth}" for what in ("found", "pixels") for depth in DEPTHS),
-    "found thin",
-    "pixels thin",
-    "mistaken",
-    "pixels of large objects",
-    "split",
-    "large objects",
+    *("found thin", "pixels thin", "mistaken", "pixels of large objects", "split", "large objects"),
 )
 """What `FailureCounts.row` holds."""
 
@@ -85,13 +80,7 @@ class FailureCounts:
 
 
 def failure_counts(truth: Labels, prediction: Labels, labels: int) -> FailureCounts:
-    """Count both failures in one image.
-
-    Args:
-        truth: (H, W) labels 0..L-1 or 255.
-        prediction: (H, W) labels 0..L-1, or 255 (found nothing).
-        labels: L; `confusion_counts` refuses labels outside it, this function relies on that.
-    """
+    """Count both failures in one image: (H, W) labels 0..L-1 or 255, as `confusion_counts` takes them."""
     foreground = (truth > 0) & (truth != IGNORE)
     components = connected_components(  # type: ignore[no-untyped-call]
         np.where(foreground, truth, 0), background=0, connectivity=2

@@ -48,8 +48,7 @@ def sweep_counts(truth: Labels, label: Labels, value: NDArray[np.float32], label
 
     Args:
         truth: (H, W) labels or 255.
-        label: (H, W) each pixel's strongest class, see `strongest_labels`.
-        value: (H, W) float32 its CAM.
+        label: (H, W) each pixel's strongest class, see `strongest_labels`; ``value`` its CAM.
         labels: L.
 
     Returns:

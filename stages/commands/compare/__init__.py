@@ -133,15 +133,11 @@ def run_compare(
 
 def load_sides(paths: Sequence[Path]) -> list[Side]:
     """The reports, under the names of their runs, numbered where they are the same. Raises UserError."""
-    sides: list[Side] = []
-    for path in paths:
-        report = load_report(path)
-        name, count = str(report["run"]), 1
-        while name in {side.name for side in sides}:
-            count += 1
-            name = f"{report['run']} ({count})"
-        sides.append(Side(path, name, report))
-    return sides
+    reports = [load_report(path) for path in paths]
+    runs = [str(report["run"]) for report in reports]
+    earlier = [runs[:index].count(run) for index, run in enumerate(runs)]
+    names = [f"{run} ({count + 1})" if count else run for run, count in zip(runs, earlier, strict=True)]
+    return [Side(*side) for side in zip(paths, names, reports, strict=True)]
 
 
 def load_report(path: Path) -> Values:
@@ -150,19 +146,19 @@ def load_report(path: Path) -> Values:
     Raises:
         UserError: not there, not a report, or of another schema.
     """
-    again = "; `report RUN` writes it"
+    again = "; `report RUN` writes it again"
     try:
         values: Values = parse_json(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}{again}") from None
+        raise UserError(f"{path}: {error.strerror}; `report RUN` writes it") from None
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}){again} again") from None
+        raise UserError(f"{path}: not JSON ({error}){again}") from None
     if not isinstance(values, dict) or not {"schema", "run", "labels", "config"} <= values.keys():
         raise UserError(f"{path}: not a report of this program; expected the report.json of a run")
     if values["schema"] != SCHEMA:
-        raise UserError(f"{path}: schema {values['schema']}, expected {SCHEMA}{again} again")
+        raise UserError(f"{path}: schema {values['schema']}, expected {SCHEMA}{again}")
     if not is_sealed(path):
-        raise UserError(f"{path}: it has changed since it was written (sha256){again} again")
+        raise UserError(f"{path}: it has changed since it was written (sha256){again}")
     return values
 
 

@@ -15,14 +15,8 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 44
 Values = Sequence[float | None]
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A point of a curve worth naming; ``kind`` is ``chosen``, ``best`` or ``free``: its colour."""
-
-    x: float
-    y: float
-    text: str
-    kind: str
+Mark = tuple[float, float, str, str]
+"""A point of a curve worth naming: x, y, text, and ``chosen``, ``best`` or ``free``, its colour."""
 
 
 def curve_chart(
@@ -36,18 +30,18 @@ def curve_chart(
     other: Values = (),
 ) -> Markup:
     """A curve over x in [0, 1] with named points; ``other`` is a dashed curve on the same axes. None is a gap."""
-    known = [y for y in (*ys, *other, *(mark.y for mark in marks)) if y is not None]
+    known = [y for y in (*ys, *other, *(y for _, y, *_ in marks)) if y is not None]
     frame = _Frame(1.0, _round_up(max(known, default=1)))
     parts = frame.axes(x_label, y_label)
     if other:
         parts.append(_tag("path", class_="line other", d=frame.path(xs, other)))
     parts.append(_tag("path", class_="line main", d=frame.path(xs, ys)))
     names = []
-    for mark in marks:
-        x, y, text = frame.x(mark.x), frame.y(mark.y), f"{mark.text}: {mark.y:.1f} at {mark.x:.2f}"
-        parts.append(_tag("line", class_=f"drop {mark.kind}", x1=x, x2=x, y1=y, y2=frame.y(0)))
-        parts.append(_tag("circle", _tag("title", text), class_=f"mark {mark.kind}", cx=x, cy=y, r=5))
-        names.append(text)
+    for at_x, at_y, text, kind in marks:
+        x, y, name = frame.x(at_x), frame.y(at_y), f"{text}: {at_y:.1f} at {at_x:.2f}"
+        parts.append(_tag("line", class_=f"drop {kind}", x1=x, x2=x, y1=y, y2=frame.y(0)))
+        parts.append(_tag("circle", _tag("title", name), class_=f"mark {kind}", cx=x, cy=y, r=5))
+        names.append(name)
     return _svg(title, f"{title}. {'; '.join(names)}", parts, WIDTH, HEIGHT)
 
 
@@ -58,13 +52,9 @@ def histogram(counts: Sequence[int], top: float, *, title: str, x_label: str) ->
     for index, count in enumerate(counts):
         low, high, y = index * step, (index + 1) * step, frame.y(count)
         texts.append(f"{low:g} to {high:g}: {count}")
-        box = {
-            "x": frame.x(low) + 1,
-            "y": y,
-            "width": frame.x(step) - frame.x(0) - 2,
-            "height": frame.y(0) - y,
-        }
-        parts.append(_tag("rect", _tag("title", f"{texts[-1]} images"), class_="bar", **box))
+        bar = _tag("title", f"{texts[-1]} images")
+        size = {"width": frame.x(step) - frame.x(0) - 2, "height": frame.y(0) - y}
+        parts.append(_tag("rect", bar, class_="bar", x=frame.x(low) + 1, y=y, **size))
     return _svg(title, f"{title}. {', '.join(texts)}", parts, WIDTH, HEIGHT)
 
 

@@ -23,8 +23,7 @@ from wsss.metrics.failures import failure_counts
 from wsss.metrics.indicators import agreement, colour_information, edge_alignment, gradient_ranks
 from wsss.metrics.sweep import THRESHOLDS, reaching, seed_labels, strongest_labels, sweep_counts
 from wsss.resize import resize_maps
-from wsss.runtime.interrupt import check
-from wsss.runtime.pool import look_ahead, pool_workers, worker_processes
+from wsss.runtime.pool import look_ahead, pool_workers, worker_processes, worker_threads
 from wsss.runtime.progress import progress_bar
 from wsss.store.artifacts import Artifact
 from wsss.store.files import digest_of, is_kept, parse_json, write_sealed_json
@@ -113,14 +112,11 @@ def scored_images(session: Session, stage: str) -> Dataset:
 
 
 def _measured(session: Session, planned: Planned, samples: Sequence[Sample]) -> Values:
-    """Measure the images of a stage's artifact."""
+    """All figures of a stage's artifact."""
     stage, config, seed = planned.name, session.config, session.planned.get("cams")
     background, exits = config.refine.background, list[int]()
     with ExitStack() as opened:
-        artifact = opened.enter_context(
-            closing(Artifact(planned.path, fingerprint=planned.stamp.fingerprint))
-        )
-        cams = None
+        artifact, cams = opened.enter_context(closing(Artifact(planned.path))), None
         if stage == "cams":
             background = seed_threshold(config.refine, artifact)
         elif stage == "segment":
@@ -161,24 +157,15 @@ class Source:
 
 
 def _counted(source: Source, samples: Sequence[Sample], workers: int) -> Counted:
-    total = Counted()
-    with progress_bar(len(samples), "measure", "img") as bar:
-        for chunk in _chunks(source, samples, workers):
+    parts = [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
+    work, total = partial(count_images, source), Counted()
+    enough = workers > 1 and len(samples) >= POOL_FROM
+    pool = worker_processes(workers, work) if enough else worker_threads(1, work)
+    with pool as submit, progress_bar(len(samples), "measure", "img") as bar:
+        for chunk in look_ahead(submit, parts, depth=2 * workers):
             total.merge(chunk)
             bar.update(len(chunk.rows))
     return total
-
-
-def _chunks(source: Source, samples: Sequence[Sample], workers: int) -> Iterator[Counted]:
-    parts = [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
-    work = partial(count_images, source)
-    if workers < 2 or len(samples) < POOL_FROM:
-        for part in parts:
-            check()
-            yield work(part)
-        return
-    with worker_processes(workers, work) as submit:
-        yield from look_ahead(submit, parts, depth=2 * workers)
 
 
 def count_images(source: Source, samples: Sequence[Sample]) -> Counted:
@@ -191,7 +178,8 @@ def count_images(source: Source, samples: Sequence[Sample]) -> Counted:
         mask, sums, indicators = count(source, sample, image, truth)
         pixels, tags = label_pixels(mask)[1:], list(sample.tags)
         sums["tags"] = np.zeros((source.labels - 1, 4), np.int64)
-        sums["tags"][tags] = [(1, pixels[tag] > 0, pixels[tag], mask.size) for tag in tags]
+        for tag in tags:
+            sums["tags"][tag] = (1, pixels[tag] > 0, pixels[tag], mask.size)
         indicators["edge_alignment"] = edge_alignment(gradient_ranks(image), mask)
         indicators["covered"] = _mean(pixels[tags] > 0)
         row: dict[str, Any] = {"id": sample.id, "miou": None, "labels": None, "failures": None}
@@ -254,14 +242,8 @@ def _prediction(source: Source, sample: Sample, image: NDArray[np.uint8], truth:
     tagged = np.isin(np.arange(source.labels - 1), sample.tags)
     sums["named"] = np.stack([named & tagged, tagged, named], axis=1).astype(np.int64)
     either = np.count_nonzero(named | tagged)
-    return (
-        labels,
-        sums,
-        {
-            "colour_information": colour_information(image, labels),
-            "tags_named": np.count_nonzero(named & tagged) / either if either else 1.0,
-        },
-    )
+    agreeing = np.count_nonzero(named & tagged) / either if either else 1.0
+    return labels, sums, {"colour_information": colour_information(image, labels), "tags_named": agreeing}
 
 
 def _mean(values: NDArray[Any]) -> float:

@@ -1,11 +1,10 @@
 """Fills the page templates: one HTML file with everything inside, readable without a network and without scripts.
 
 Whatever comes from the user (class names, image ids, file names, tags) passes through the templates' automatic
-escaping; nothing is marked as safe but what `charts` and the functions here build from escaped parts.
+escaping; nothing is marked as safe but what `charts` builds from escaped parts.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from wsss.pictures import voc_palette
 
 def render(template: str, **context: Any) -> str:
     """The page as text. Raises jinja2.UndefinedError for a name that the context lacks."""
-    return _environment().get_template(template).render(**context)
+    return PAGES.get_template(template).render(**context)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -52,21 +51,6 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def swatch(label: int) -> Markup:
-    """A class's colour of the VOC palette, as a small square."""
-    red, green, blue = voc_palette()[label].tolist()
-    return Markup('<span class="swatch" style="background:rgb({},{},{})"></span>').format(red, green, blue)
-
-
-def bar(value: float | None) -> Markup:
-    """A share in [0, 1] as figure and bar."""
-    if value is None:
-        return Markup("–")
-    return Markup('<span class="meter"><span style="width:{:.1f}%"></span></span>{}').format(
-        100 * min(1.0, max(0.0, value)), percent(value)
-    )
-
-
 def sweep_chart(values: Values) -> Markup:
     """The seed's mIoU over the background score with the points that matter, colour information beside it.
 
@@ -79,7 +63,7 @@ def sweep_chart(values: Values) -> Markup:
         ("threshold", "miou", "as configured", "chosen"),
     ]
     marks = [
-        charts.Mark(values[x], 100 * values[y], text, kind)
+        (values[x], 100 * values[y], text, kind)
         for x, y, text, kind in points
         if values.get(x) is not None and values.get(y) is not None
     ]
@@ -91,7 +75,7 @@ def sweep_chart(values: Values) -> Markup:
         title, y_label = "Colour information over the threshold", "colour information, 0.01 bit"
         if (x := values.get("label_free_threshold")) is not None:
             top = free[values["thresholds"].index(x)] or 0.0
-            marks = [charts.Mark(x, top, "label-free choice", "free")]
+            marks = [(x, top, "label-free choice", "free")]
     return charts.curve_chart(
         values["thresholds"],
         miou or free,
@@ -125,38 +109,19 @@ def miou_histogram(values: Values) -> Markup:
     return charts.histogram(counts.tolist(), 100, title=title, x_label=x_label)
 
 
-def shaded(count: int, total: int) -> Markup:
-    """A cell of the confusion matrix: white to dark blue by the share's square root, which lifts rare confusions."""
-    share = count / total if total else 0.0
-    colour = (
-        "".join(f"{round(255 + (dark - 255) * share**0.5):02x}" for dark in (8, 48, 107))
-        if total
-        else "e1e1e1"
-    )
-    cell = Markup('<td style="background:#{};color:{}">{}</td>')
-    return cell.format(
-        colour, "#fff" if share > 0.5 else "#000", f"{100 * share:.0f}" if share >= 0.005 else ""
-    )
-
-
 def mostly(shares: list[float | None]) -> list[tuple[int, float]]:
     """The up to two labels with the largest shares above 0.1 %."""
     known = [(share, label) for label, share in enumerate(shares) if share and share > 0.001]
     return [(label, share) for share, label in sorted(known, reverse=True)[:2]]
 
 
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = (percent, signed, number, duration, bar, swatch)
-    functions = (sweep_chart, miou_histogram, difference_chart, shaded, mostly)
-    environment.filters |= {function.__name__: function for function in filters}
-    environment.globals |= {function.__name__: function for function in functions}
-    environment.globals["errors"] = ERRORS
-    return environment
+PAGES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+PAGES.filters |= {"percent": percent, "signed": signed, "number": number, "duration": duration}
+PAGES.globals |= {"sweep_chart": sweep_chart, "miou_histogram": miou_histogram, "mostly": mostly}
+PAGES.globals |= {"difference_chart": difference_chart, "errors": ERRORS, "palette": voc_palette().tolist()}

@@ -60,9 +60,7 @@ def measured_values(
     sums, rows = counted.sums, counted.rows
     values: Values = {"images": len(rows), "scored_images": sum(row["labels"] is not None for row in rows)}
     if "confusion" in sums:
-        values |= _scores(sums) | _failures(
-            FailureCounts(*(sums[each.name] for each in fields(FailureCounts)))
-        )
+        values |= _scores(sums) | _failures(sums)
     if "exits" in sums:
         values |= {"exits.blocks": list(exits), "exits.miou": [mask_scores(c).miou for c in sums["exits"]]}
     if "sure" in sums:
@@ -108,11 +106,12 @@ def _scores(sums: dict[str, NDArray[Any]]) -> Values:
     }
 
 
-def _failures(counts: FailureCounts) -> Values:
+def _failures(sums: dict[str, NDArray[Any]]) -> Values:
     """Failure-1 and Failure-2 over all classes, and by class (rows without background)."""
-    values: Values = {"failure2.class_mistaken_for": ratio(counts.mistaken[1:], counts.large[1:, None])}
-    everything = {name: count.sum(0) for name, count in vars(counts).items()}
-    by_class = {name: count[1:] for name, count in vars(counts).items()}
+    values: Values = {"failure2.class_mistaken_for": ratio(sums["mistaken"][1:], sums["large"][1:, None])}
+    counts = {each.name: sums[each.name] for each in fields(FailureCounts)}
+    everything = {name: count.sum(0) for name, count in counts.items()}
+    by_class = {name: count[1:] for name, count in counts.items()}
     for prefix, found in (("", everything), ("class_", by_class)):
         values |= {
             f"failure1.{prefix}recall_by_size": _share(found["by_size"]),
