@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from stages import STAGE_NAMES
-from stages.commands.report.measure import measure
+from stages.commands.report.measure import headlines, measure, read_metrics
 from stages.commands.run import run_all, run_prune, run_stage, show_status
 from stages.commands.session import Request, open_session
 from stages.workspace import Workspace, open_run
@@ -153,14 +153,14 @@ def test_scores_equal_a_direct_evaluation(finished: Path, data: DataConfig) -> N
     counts = sum(
         confusion_counts(s.mask.read(), artifact.read(s.id, "predictions"), labels) for s in samples if s.mask
     )
-    headline = measure(session).headlines()["segment"]
+    headline = headlines(measure(session))["segment"]
     assert headline["miou"] == pytest.approx(mask_scores(np.asarray(counts)).miou)
 
 
 def test_scores_follow_the_threshold_without_recomputing_cams(workspace: Path, data: DataConfig) -> None:
     for background in (0.1, 0.5):
         session = open_session(request(data, workspace, f"refine.background={background}"))
-        scores = measure(session)["cams"]
+        scores = read_metrics(measure(session)["cams"])
         assert scores["threshold"] == background
         index = scores["thresholds"].index(background)
         assert scores["miou"] == pytest.approx(scores["curve.miou"][index])
@@ -261,7 +261,7 @@ def test_the_threshold_is_decided_once_and_stored(workspace: Path, data: DataCon
     curves = [cams.read(image_id, "colour_information").astype(np.float64) for image_id in cams.ids]
     stored = float(cams.group("label_free")["threshold"])
     assert stored == label_free_threshold(np.stack(curves).sum(0))
-    assert measure(session)["cams"]["threshold"] == stored
+    assert read_metrics(measure(session)["cams"])["threshold"] == stored
     run_stage(request(data, workspace, "refine.threshold=label-free"), "refine", force=False)
     assert float(Artifact(session.planned["refine"].path).group("seed")["threshold"]) == stored
 

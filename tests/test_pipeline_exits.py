@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stages.commands.report import report_paths
-from stages.commands.report.measure import measure
+from stages.commands.report.measure import measure, read_metrics
 from stages.commands.run import run_all, run_stage
 from stages.commands.session import Session, open_session
 from tests.networks import tiny_multi_exit
@@ -59,7 +59,7 @@ def test_fused_cams_differ_and_stay_in_range(data: DataConfig, workspace: Path, 
     assert plain.keys() == fused.keys()
     assert all(((maps >= 0) & (maps <= 1)).all() for maps in fused.values())
     assert any((plain[image_id] != fused[image_id]).any() for image_id in plain)
-    assert measure(session)["cams"]["scored_images"] == 5
+    assert read_metrics(measure(session)["cams"])["scored_images"] == 5
 
 
 def test_exits_of_no_weight_leave_the_deepest_as_it_is(data: DataConfig, workspace: Path) -> None:
@@ -103,7 +103,7 @@ def test_predictions_of_exits_are_stored_for_validation_images_alone(
         elif sample.id in artifact:  # shown in the overview
             with pytest.raises(DamagedArtifactError, match="exit_predictions"):
                 artifact.read(sample.id, "exit_predictions")
-    assert measure(session)["segment"]["exits.blocks"] == [1, 2, 3, 4]
+    assert read_metrics(measure(session)["segment"])["exits.blocks"] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("change", ["segment.mea=false", "segment.exits=[5]"])
@@ -117,7 +117,7 @@ def test_exits_that_learn_nothing_or_are_not_there_predict_nothing(
     assert artifact.group("predicting_exits")["blocks"].tolist() == []
     with pytest.raises(DamagedArtifactError, match="exit_predictions"):
         artifact.read("val_005", "exit_predictions")
-    assert not [key for key in measure(session)["segment"] if key.startswith("exits.")]
+    assert not [key for key in read_metrics(measure(session)["segment"]) if key.startswith("exits.")]
     page = report_paths(session.run)[0].read_text(encoding="utf-8")
     assert "<h3>Exits</h3>" not in page
 

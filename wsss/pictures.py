@@ -81,11 +81,12 @@ def draw_grid(
         rows: caption and N pictures each, (H, W, 3) uint8 of any size, shown at most `CELL` large; None for none.
         names: of the labels of the legend.
     """
-    width = GAP + len(headings) * (CELL + GAP)
-    top, small, soft = _legend_places(names, width)[1] + GAP, font(12), (100, 100, 100)
+    width, small, soft = GAP + len(headings) * (CELL + GAP), font(12), (100, 100, 100)
+    strip = _legend(names, width)
+    top = strip.height + GAP
     canvas = Image.new("RGB", (width, top + ROW + len(rows) * (CELL + ROW + GAP)), "white")
+    canvas.paste(strip)
     draw = ImageDraw.Draw(canvas)
-    _draw_legend(canvas, names, 0)
     lefts = [GAP + column * (CELL + GAP) for column in range(len(headings))]
     for left, heading in zip(lefts, headings, strict=True):
         draw.text((left, top), heading, fill="black", font=font(14))
@@ -116,12 +117,10 @@ def encode_overlay(image: Rgb, labels: NDArray[np.uint8], classes: Sequence[str]
     size = working_size(image.shape[0], image.shape[1], MAX_SIDE)
     small = resize_labels(labels, size)
     picture = Image.fromarray(paint_labels(resize_image(image, size), small))
-    names = legend(np.unique(small).tolist(), classes, "uncertain")
-    canvas = Image.new(
-        "RGB", (picture.width, picture.height + _legend_places(names, picture.width)[1]), "white"
-    )
+    strip = _legend(legend(np.unique(small).tolist(), classes, "uncertain"), picture.width)
+    canvas = Image.new("RGB", (picture.width, picture.height + strip.height), "white")
     canvas.paste(picture)
-    _draw_legend(canvas, names, picture.height)
+    canvas.paste(strip, (0, picture.height))
     buffer = BytesIO()
     canvas.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
@@ -164,23 +163,19 @@ def mask_note(path: Path) -> dict[str, Any] | None:
     return note if isinstance(note, dict) else None
 
 
-def _legend_places(names: Mapping[int, str], width: int) -> tuple[dict[int, tuple[int, int]], int]:
-    """Where each entry of a legend begins, and the legend's height: entries flow into lines."""
+def _legend(names: Mapping[int, str], width: int) -> Image.Image:
+    """Each name beside its colour, as wide as wanted: entries flow into lines."""
     places, left, top = {}, 4, 0
     for label, name in names.items():
         needed = round(font(13).getlength(name)) + SWATCH + 17
         if left > 4 and left + needed > width:
             left, top = 4, top + ROW
-        places[label] = (left, top)
+        places[label] = (left, top + 5)
         left += needed
-    return places, top + ROW if names else 0
-
-
-def _draw_legend(canvas: Image.Image, names: Mapping[int, str], top: int) -> None:
-    """Each name beside its colour, as wide as the canvas."""
-    draw = ImageDraw.Draw(canvas)
-    for label, (left, down) in _legend_places(names, canvas.width)[0].items():
-        y = top + down + 5
-        box = (left, y, left + SWATCH, y + SWATCH)
-        draw.rectangle(box, fill=tuple(voc_palette()[label].tolist()), outline="black")
-        draw.text((left + SWATCH + 5, y - 1), names[label], fill="black", font=font(13))
+    strip = Image.new("RGB", (width, top + ROW if names else 0), "white")
+    draw = ImageDraw.Draw(strip)
+    for label, (x, y) in places.items():
+        colour = tuple(voc_palette()[label].tolist())
+        draw.rectangle((x, y, x + SWATCH, y + SWATCH), fill=colour, outline="black")
+        draw.text((x + SWATCH + 5, y - 1), names[label], fill="black", font=font(13))
+    return strip

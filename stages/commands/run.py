@@ -7,6 +7,7 @@ from typing import Any
 from stages import Planned, differences
 from stages.commands.report import refresh_report, report_paths, require_tensorboard, write_events
 from stages.commands.report.gallery import refresh_overview
+from stages.commands.report.measure import headlines
 from stages.commands.report.values import result
 from stages.commands.session import (
     Request,
@@ -103,14 +104,14 @@ def run_report(request: Request, *, tensorboard: bool = False) -> None:
         )
     session = open_session(request)
     _verify(session)
-    measures = refresh_report(session)
-    print(table(session, measures.headlines(), []))
-    if not measures:
+    measured = refresh_report(session)
+    print(table(session, measured, []))
+    if not measured:
         raise UserError("nothing to report on: none of the stages cams, refine and segment is cached")
     for path in report_paths(session.run):
         print(path)
     if tensorboard:
-        print(f"events:   {write_events(session, measures)}")
+        print(f"events:   {write_events(session, measured)}")
 
 
 def run_prune(workspace: Path, *, dry_run: bool) -> None:
@@ -133,15 +134,15 @@ def show_config(request: Request) -> None:
     print(to_toml(load_config(source, request.overrides), comments=True))
 
 
-def table(session: Session, measures: Mapping[str, dict[str, Any]], fresh: Sequence[str]) -> str:
+def table(session: Session, measured: Mapping[str, Path], fresh: Sequence[str]) -> str:
     """One line per stage: what was done, what came out, what it cost."""
-    rows = [("stage", "state", "result", "time", "cache")]
+    rows, figures = [("stage", "state", "result", "time", "cache")], headlines(measured)
     for name, item in session.planned.items():
         if item.cached:
             state = "computed" if name in fresh else "cached"
             seconds = computed(item).get("seconds")
             time = "-" if seconds is None else human_seconds(seconds)
-            said = result(name, measures.get(name), session.config.refine)
+            said = result(name, figures.get(name), session.config.refine)
             rows.append((name, state, said, time, human_bytes(item.path.stat().st_size)))
         else:
             rows.append((name, "missing", "", "-", "-"))
@@ -151,14 +152,14 @@ def table(session: Session, measures: Mapping[str, dict[str, Any]], fresh: Seque
 def _finish(session: Session, fresh: Sequence[str], *, tensorboard: bool) -> None:
     if not distributed.leads():
         return
-    measures = refresh_report(session)
+    measured = refresh_report(session)
     refresh_overview(session, fresh)
-    print(f"\n{table(session, measures.headlines(), fresh)}")
+    print(f"\n{table(session, measured, fresh)}")
     print(f"\npictures: {session.run.overview}")
-    if measures:
+    if measured:
         print(f"report:   {report_paths(session.run)[0]}")
     if tensorboard:
-        print(f"events:   {write_events(session, measures)}")
+        print(f"events:   {write_events(session, measured)}")
 
 
 def _verify(session: Session) -> None:

@@ -81,14 +81,7 @@ def paired_bootstrap(
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A mean difference with its interval.
-
-    Attributes:
-        mean: of the differences.
-        low: lower end of the interval; None for a single pair.
-        high: upper end; None for a single pair.
-        pairs: how many.
-    """
+    """A mean difference over ``pairs`` pairs, with the ends of its interval; None for a single pair."""
 
     mean: float
     low: float | None
@@ -107,16 +100,9 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def paired_difference(first: Sequence[float], other: Sequence[float]) -> PairedDifference:
-    """Mean of ``other - first``, pair by pair, with its 95 % interval of Student's t.
+    """Mean of ``other - first``, pair by pair (such as mIoU with each seed), with its 95 % interval of Student's t.
 
-    It takes the differences as normal; with as few pairs as there are seeds that cannot be checked.
-
-    Args:
-        first: one value per pair, such as the baseline's mIoU with each seed.
-        other: the other's, in the same order.
-
-    Returns:
-        The mean, and the interval where there are two pairs or more.
+    It assumes normal differences; with as few pairs as there are seeds that cannot be checked.
 
     Raises:
         ValueError: no pairs, or different lengths.

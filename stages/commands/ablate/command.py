@@ -15,6 +15,7 @@ from stages.commands.ablate.page import as_text, write_outputs
 from stages.commands.ablate.results import FailedRun, Results, RunResult, run_figures
 from stages.commands.report import refresh_report
 from stages.commands.report.gallery import refresh_overview
+from stages.commands.report.measure import read_metrics
 from stages.commands.report.page import duration
 from stages.commands.run import compute_missing
 from stages.commands.session import (
@@ -288,14 +289,14 @@ def _run(trials: Sequence[Trial], results: Results, folder: Path) -> Results:
 def _with_run(results: Results, trial: Trial, fresh: Sequence[str]) -> Results:
     """The results with a finished run, its report brought up to date."""
     session = trial.session
-    measures = refresh_report(session)
+    measured = refresh_report(session)
     refresh_overview(session, fresh)
     seconds = {
         name: computed(item).get("seconds")
         for name, item in session.planned.items()
         if isinstance(getattr(session.config, name), TrainConfig)
     }
-    figures = run_figures(measures, seconds)
+    figures = run_figures({name: read_metrics(path) for name, path in measured.items()}, seconds)
     run = RunResult(trial.variant.name, trial.seed, session.run.folder.name, figures)
     return replace(results, runs=[*results.runs, run])
 

@@ -29,13 +29,7 @@ ON_TERMINAL = ("miou", "boundary_iou", "failure1.recall_tiny", "failure1.recall_
 
 @dataclass(frozen=True)
 class Side:
-    """A run that is compared.
-
-    Attributes:
-        path: of its report.json.
-        name: what it is called on the page.
-        report: its report.
-    """
+    """A run that is compared: the path of its report.json, what it is called on the page, and the report itself."""
 
     path: Path
     name: str
@@ -60,14 +54,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """The first run against another.
-
-    Attributes:
-        a: name of the first.
-        b: name of the other.
-        stages: what both have.
-        notes: what is not comparable at all.
-    """
+    """The first run, named ``a``, against ``b``: stages that both have, and notes of what is not comparable at all."""
 
     a: str
     b: str

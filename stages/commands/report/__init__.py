@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from PIL import Image
 
 from stages import software_versions
 from stages.commands.report.gallery import exhibits
-from stages.commands.report.measure import Measures, measure
+from stages.commands.report.measure import headlines, measure, read_metrics
 from stages.commands.report.page import render
 from stages.commands.report.values import STAGE_TITLES, Values
 from stages.commands.session import Session, settings
@@ -48,25 +48,26 @@ def report_paths(run: Run) -> tuple[Path, Path]:
     return run.folder / "report.html", run.folder / "report.json"
 
 
-def refresh_report(session: Session) -> Measures:
-    """Measure what is new, and bring run.json and the report up to date."""
-    measures = measure(session)
-    session.run.save(session.config, session.planned, measures.headlines(), session.preset)
-    if measures:
-        _bring_up_to_date(session, measures)
-    return measures
+def refresh_report(session: Session) -> dict[str, Path]:
+    """Measure what is new, bring run.json and the report up to date, and return what `measure` does."""
+    measured = measure(session)
+    session.run.save(session.config, session.planned, headlines(measured), session.preset)
+    if measured:
+        _bring_up_to_date(session, measured)
+    return measured
 
 
-def _bring_up_to_date(session: Session, measures: Measures) -> None:
+def _bring_up_to_date(session: Session, measured: Mapping[str, Path]) -> None:
     """Write report.json and report.html unless both are there and say the same."""
-    keys = {stage: path.name for stage, path in measures.paths.items()}
+    keys = {stage: path.name for stage, path in measured.items()}
     fingerprints = {name: item.stamp.fingerprint for name, item in session.planned.items() if item.cached}
     parts = [SCHEMA, SOURCE_VERSION, keys, fingerprints, _changed(session), settings(session.config)]
     material = digest_of(parts)
     page, values_file = report_paths(session.run)
     if _written(page, values_file) == material and page.exists():
         return
-    values = _values(session, measures)
+    metrics = {stage: read_metrics(path) for stage, path in measured.items()}
+    values = _values(session, metrics)
     stages = [
         {
             "name": name,
@@ -74,7 +75,7 @@ def _bring_up_to_date(session: Session, measures: Measures) -> None:
             "values": found,
             "exhibits": exhibits(session, name, found),
         }
-        for name, found in measures.items()
+        for name, found in metrics.items()
     ]
     html = render("report.html", report=values, stages=stages, times=list(fingerprints))
     write_text(page, html)
@@ -92,7 +93,7 @@ def _written(page: Path, values_file: Path) -> str | None:
     return material
 
 
-def _values(session: Session, measures: Measures) -> Values:
+def _values(session: Session, metrics: Mapping[str, Values]) -> Values:
     """report.json: flat, one key per figure; a stage's figures start with its name (docs/report.md)."""
     classes = list(session.dataset.classes)
     values: Values = {
@@ -118,8 +119,8 @@ def _values(session: Session, measures: Measures) -> Values:
                 f"{name}.software": how.get("software"),
                 f"{name}.bytes": item.path.stat().st_size,
             }
-    for name, measured in measures.items():
-        values |= {f"{name}.{key}": value for key, value in measured.items()}
+    for name, found in metrics.items():
+        values |= {f"{name}.{key}": value for key, value in found.items()}
     return values
 
 
@@ -155,16 +156,17 @@ def require_tensorboard() -> None:
         raise UserError("--tensorboard: the package tensorboard is not installed; pip install tensorboard")
 
 
-def write_events(session: Session, measures: Measures) -> Path:
+def write_events(session: Session, measured: Mapping[str, Path]) -> Path:
     """Write ``<run>/tensorboard/`` from scratch and return it."""
     from torch.utils.tensorboard import SummaryWriter
 
+    metrics = {stage: read_metrics(path) for stage, path in measured.items()}
     folder = session.run.folder / "tensorboard"
     shutil.rmtree(folder, ignore_errors=True)
     with SummaryWriter(str(folder)) as writer:
-        for tag, value, step in [*_training(session.run.folder / "log.jsonl"), *_quality(measures)]:
+        for tag, value, step in [*_training(session.run.folder / "log.jsonl"), *_quality(metrics)]:
             writer.add_scalar(tag, value, step)
-        for stage, values in measures.items():
+        for stage, values in metrics.items():
             for index, exhibit in enumerate(exhibits(session, stage, values)):
                 panels = [b64decode(panel.uri.split(",", 1)[1]) for panel in exhibit.panels]
                 pictures = [np.asarray(Image.open(BytesIO(panel)).convert("RGB")) for panel in panels]
@@ -186,9 +188,9 @@ def _training(log: Path) -> Iterator[tuple[str, float, int]]:
                     yield f"training/{event['stage']}/{key}", value, event["epoch"]
 
 
-def _quality(measures: Measures) -> Iterator[tuple[str, float, int]]:
+def _quality(metrics: Mapping[str, Values]) -> Iterator[tuple[str, float, int]]:
     """Single figures at step 0; curves over the threshold, whose step is its hundredths."""
-    for stage, values in measures.items():
+    for stage, values in metrics.items():
         for key, value in values.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 yield f"quality/{stage}/{key}", float(value), 0

@@ -83,7 +83,8 @@ def interval_chart(rows: Sequence[Interval], *, title: str, width: float = WIDTH
     """Differences with their intervals, a row each, around a line at zero; less ``width`` makes text larger."""
     ends = [abs(end) for row in rows for end in (row.value, row.low, row.high, *row.dots) if end is not None]
     reach = _round_up(max([0.1, *ends]))
-    left, step = 24 + 6.2 * max([0, *(len(_cut(row.name)) for row in rows)]), 20
+    names = [row.name if len(row.name) <= 26 else f"{row.name[:25]}…" for row in rows]
+    left, step = 24 + 6.2 * max(map(len, names), default=0), 20
     height = step * len(rows) + 34
 
     def x(value: float) -> float:
@@ -94,9 +95,9 @@ def interval_chart(rows: Sequence[Interval], *, title: str, width: float = WIDTH
         grid = "axis" if tick == 0 else "grid"
         parts.append(_tag("line", class_=grid, x1=x(tick), x2=x(tick), y1=0, y2=height - 30))
         parts.append(_text(x(tick), height - 14, f"{tick:+g}" if tick else "0", "middle", 12))
-    for index, row in enumerate(rows):
+    for index, (row, name) in enumerate(zip(rows, names, strict=True)):
         y, text = step * (index + 0.5), f"{row.name}: {row.value:+.1f}"
-        parts.append(_text(left - 8, y + 4, _cut(row.name), "end", 12))
+        parts.append(_text(left - 8, y + 4, name, "end", 12))
         if row.low is not None and row.high is not None:
             text += f" ({row.low:+.1f} to {row.high:+.1f})"
             ends_at = {"x1": x(row.low), "x2": x(row.high), "y1": y, "y2": y}
@@ -157,10 +158,6 @@ def _text(x: float, y: float, text: str, anchor: str, size: int, **more: str) ->
 def _svg(title: str, text: str, parts: Sequence[Markup], width: float, height: float) -> Markup:
     content = _tag("title", title) + Markup("").join(parts)
     return _tag("svg", content, role="img", aria_label=text, viewBox=f"0 0 {width:.0f} {height:.0f}")
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= 26 else f"{name[:25]}…"
 
 
 def _round_up(value: float) -> float:

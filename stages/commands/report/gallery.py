@@ -53,14 +53,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One image with all its pictures.
+    """One image with all its pictures, left to right; ``group`` is worst, median, best, or the class it stands for.
 
-    Attributes:
-        group: ``worst``, ``median``, ``best``, or the class it stands for.
-        image_id: the image.
-        caption: its score.
-        labels: mask values of its tags.
-        panels: left to right.
+    ``labels`` are the mask values of its tags.
     """
 
     group: str

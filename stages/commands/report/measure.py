@@ -1,6 +1,6 @@
 """What is measured about a stage's masks: image by image, in worker processes; kept in the workspace."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -45,46 +45,8 @@ CHOSEN_BY = {
 }
 
 
-class Measures(Mapping[str, Values]):
-    """The metrics of a run's stages by name, read when asked for: with an entry per image they are many.
-
-    Args:
-        paths: of the files that `measure` keeps; their names are made of all that the metrics depend on.
-    """
-
-    def __init__(self, paths: Mapping[str, Path]) -> None:
-        self.paths = paths
-        self._read: dict[Path, Values] = {}
-
-    def __getitem__(self, stage: str) -> Values:
-        return self._values(self.paths[stage])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.paths)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def headlines(self) -> dict[str, Values]:
-        """The single figures of every stage, which are kept apart so that they are read at once."""
-        found = {}
-        for stage, path in self.paths.items():
-            single = path.with_name(f"{path.stem}-headline.json")
-            if not is_kept(single, AGAIN):
-                values = {key: value for key, value in self[stage].items() if not isinstance(value, list)}
-                write_sealed_json(single, values)
-            found[stage] = self._values(single)
-        return found
-
-    def _values(self, path: Path) -> Values:
-        if path not in self._read:
-            self._read[path] = parse_json(path.read_bytes())
-            del self._read[path]["sha256"]
-        return self._read[path]
-
-
-def measure(session: Session) -> Measures:
-    """Measure every cached stage that is not measured yet.
+def measure(session: Session) -> dict[str, Path]:
+    """Measure every cached stage that is not measured yet, and return where each one's metrics are kept.
 
     ``cams``: the seed at the configured background score, and the whole sweep. ``refine``: the refined labels.
     ``segment``: predictions of the validation split. Scores where images have masks, indicators for all. `classify` has
@@ -102,7 +64,26 @@ def measure(session: Session) -> Measures:
             if not is_kept(path, AGAIN):
                 write_sealed_json(path, _measured(session, item, scored.samples))
             paths[stage] = path
-    return Measures(paths)
+    return paths
+
+
+def read_metrics(path: Path) -> Values:
+    """What `measure` has kept; with an entry per image it is much."""
+    values: Values = parse_json(path.read_bytes())
+    del values["sha256"]
+    return values
+
+
+def headlines(measured: Mapping[str, Path]) -> dict[str, Values]:
+    """The single figures of every stage, which are kept apart so that they are read at once."""
+    found = {}
+    for stage, path in measured.items():
+        single = path.with_name(f"{path.stem}-headline.json")
+        if not is_kept(single, AGAIN):
+            values = read_metrics(path).items()
+            write_sealed_json(single, {key: value for key, value in values if not isinstance(value, list)})
+        found[stage] = read_metrics(single)
+    return found
 
 
 def scored_images(session: Session, stage: str) -> Dataset:
