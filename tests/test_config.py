@@ -100,6 +100,8 @@ def test_override_values_are_toml_or_text(text: str, wanted: object) -> None:
         ("data.classes=[1]", ["data.classes.0 = 1", "a valid string"]),
         ("ablate.own={a=3}", ["ablate.own.a = 3"]),
         ("ablate.seeds=[1, 1]", ["ablate.seeds = [1, 1]", "none of them twice"]),
+        ("data.root=" + "[" * 300 + "]" * 300, ["not usable"]),
+        ("data.root=\udcff", ["not usable"]),
         ("nonsense", ["--set nonsense", "section.key=value"]),
         ("a.b.c=1", ["--set a.b.c=1", "section.key=value"]),
     ],

@@ -431,8 +431,8 @@ def _explained(error: Any) -> str:
     if kind == "unexpected_keyword_argument":
         names = [f.name for f in dataclasses.fields(owner)]
         return where + _unknown(place[-1], names, "key" if where else "section")
-    if kind == "json_invalid":  # the one thing that JSON cannot hold: half a character
-        return f"a text that is not UTF-8 ({error['msg']})"
+    if kind == "json_invalid":  # what JSON cannot hold: half a character, lists in hundreds of lists
+        return f"a value is not usable ({error['msg']})"
     if kind == "dataclass_type":
         return f"{place[0]} is a section: write [{place[0]}] and its keys below it"
     if kind == "value_error":  # of a __post_init__
@@ -440,7 +440,7 @@ def _explained(error: Any) -> str:
     words = _EXPECTED[kind].format(**error.get("ctx", {})) if kind in _EXPECTED else error["msg"]
     wanted = words.replace("Input should be", "expected", 1)
     doc = documentation(owner).get(place[1] if where else place[0], "")
-    return f"{'.'.join(place)} = {error['input']!r}: {wanted} ({doc})"
+    return f"{'.'.join(place)} = {error['input']!r:.80}: {wanted} ({doc})"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
