@@ -92,7 +92,7 @@ def settings(config: Config) -> dict[str, Any]:
             found |= {f"{name}.{key}": value for key, value in section.items() if name != "ablate"}
         else:
             found[name] = section
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+    return found
 
 
 def introduce(session: Session) -> None:
