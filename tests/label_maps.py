@@ -1,20 +1,11 @@
 """Random label maps, which the tests of the metrics share."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from wsss.metrics.confusion import Labels
 
 SHAPES = ((1, 1), (1, 2), (1, 17), (23, 1), (2, 31), (7, 9), (24, 17), (70, 90), (150, 130))
 GRAINS = (1, 2, 3, 5, 9, 20, 40)
-
-SYMMETRIES: dict[str, Callable[[Labels], Labels]] = {
-    "left to right": lambda image: image[:, ::-1],
-    "upside down": lambda image: image[::-1],
-    "transposed": lambda image: image.swapaxes(0, 1),
-    "turned": lambda image: np.rot90(image),
-}
 
 
 def random_map(seed: int, shape: tuple[int, int], labels: int, ignore: bool = True) -> Labels:

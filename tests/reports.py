@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +26,9 @@ EXITS = {3: 6, 4: 2}
 """Blocks with a shallower exit, and by how many pixels more it is off."""
 
 
-def made_up_run(
-    data: DataConfig,
-    workspace: Path,
-    *extra: str,
-    name: str = "made-up",
-    shift: int = 3,
-    stages: tuple[str, ...] = ("cams", "refine", "segment"),
-) -> Session:
-    """A run whose masks are the truth moved ``shift`` pixels to the right (noise where there is no truth)."""
-    session = made_up_artifacts(data, workspace, *extra, name=name, shift=shift, stages=stages)
+def made_up_run(data: DataConfig, workspace: Path, *extra: str, **options: Any) -> Session:
+    """The run of `made_up_artifacts`, with its report."""
+    session = made_up_artifacts(data, workspace, *extra, **options)
     refresh_report(session)
     return session
 
@@ -47,7 +41,7 @@ def made_up_artifacts(
     shift: int = 3,
     stages: tuple[str, ...] = ("cams", "refine", "segment"),
 ) -> Session:
-    """The same without its report."""
+    """A run whose masks are the ground truth moved ``shift`` pixels to the right, or noise where there is none."""
     session = open_session(request(data, workspace, *extra, name=name))
     write_made_up(session, shift, stages)
     return session

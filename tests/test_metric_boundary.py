@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tests.label_maps import SHAPES, SYMMETRIES, random_map, random_pair
+from tests.label_maps import SHAPES, random_map, random_pair
 from wsss.metrics.boundary import band_width, boundary_counts, uniform, window_max
 from wsss.metrics.confusion import Labels
 
@@ -44,7 +44,9 @@ def slow_counts(truth: Labels, prediction: Labels, labels: int) -> list[list[int
 @settings(max_examples=80)
 def test_bands_equal_the_published_method(seed: int, shape: tuple[int, int], labels: int) -> None:
     truth, prediction = random_pair(seed, shape, labels)
-    assert boundary_counts(truth, prediction, labels).tolist() == slow_counts(truth, prediction, labels)
+    counts = boundary_counts(truth, prediction, labels)
+    assert counts.tolist() == slow_counts(truth, prediction, labels)
+    assert counts.dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -119,55 +121,11 @@ def test_undecided_pixels_are_in_no_band() -> None:
 
 @cases
 @settings(max_examples=40)
-def test_bands_stay_within_their_masks(seed: int, shape: tuple[int, int], labels: int) -> None:
-    truth, prediction = random_pair(seed, shape, labels)
-    counts = boundary_counts(truth, prediction, labels)
-    assert counts.dtype == np.int64
-    assert counts.shape == (labels, 2)
-    assert (counts[:, 0] >= 0).all()
-    assert (counts[:, 0] <= counts[:, 1]).all()
-    for label in range(labels):
-        assert counts[label, 0] <= ((truth == label) & (prediction == label)).sum()
-        assert counts[label, 1] <= (((truth == label) | (prediction == label)) & (truth != 255)).sum()
-
-
-@cases
-@settings(max_examples=40)
 def test_a_mask_agrees_with_itself_wholly(seed: int, shape: tuple[int, int], labels: int) -> None:
     truth, _ = random_pair(seed, shape, labels)
     counts = boundary_counts(truth, truth, labels)
     assert counts[:, 0].tolist() == counts[:, 1].tolist()
     assert ((counts[:, 0] > 0) == [(truth == label).any() for label in range(labels)]).all()
-
-
-@cases
-@settings(max_examples=40)
-def test_counts_do_not_change_with_flips_and_turns(seed: int, shape: tuple[int, int], labels: int) -> None:
-    truth, prediction = random_pair(seed, shape, labels)
-    wanted = boundary_counts(truth, prediction, labels).tolist()
-    for name, turn in SYMMETRIES.items():
-        assert boundary_counts(turn(truth), turn(prediction), labels).tolist() == wanted, name
-
-
-@cases
-@settings(max_examples=40)
-def test_counts_follow_renamed_labels(seed: int, shape: tuple[int, int], labels: int) -> None:
-    truth, prediction = random_pair(seed, shape, labels)
-    order = np.random.default_rng(seed).permutation(labels)
-    names = np.arange(256, dtype=np.uint8)
-    names[:labels] = order
-    counts = boundary_counts(truth, prediction, labels)
-    assert boundary_counts(names[truth], names[prediction], labels)[order].tolist() == counts.tolist()
-
-
-@cases
-@settings(max_examples=40)
-def test_without_ignored_pixels_the_masks_can_be_exchanged(
-    seed: int, shape: tuple[int, int], labels: int
-) -> None:
-    truth, prediction = (image % labels for image in random_pair(seed, shape, labels))
-    wanted = boundary_counts(truth, prediction, labels).tolist()
-    assert boundary_counts(prediction, truth, labels).tolist() == wanted
 
 
 def test_a_truth_that_ignores_everything_counts_nothing() -> None:

@@ -159,9 +159,6 @@ def test_the_seed_decides() -> None:
     other = as_lists(paired_bootstrap(a, b, total, seed=6, resamples=300))
     assert other[:2] == first[:2]
     assert other[2:] != first[2:]
-    assert as_lists(paired_bootstrap(a, b, total, resamples=300)) == as_lists(
-        paired_bootstrap(a, b, total, seed=0, resamples=300)
-    )
 
 
 def test_undefined_figures_are_left_out_of_the_interval() -> None:
@@ -187,11 +184,6 @@ def test_a_figure_that_only_one_run_has_is_undefined() -> None:
     got = paired_bootstrap(a, b, ratio_or_nan, resamples=100)
     assert got.a.tolist() == pytest.approx([4 / 6])
     assert np.isnan([got.b, got.value, got.low, got.high]).all()
-
-
-def test_one_image_has_no_spread() -> None:
-    got = paired_bootstrap(np.array([[3, 4]]), np.array([[2, 4]]), mean, resamples=20)
-    assert [got.value, got.low, got.high] == [pytest.approx(-0.25)] * 3
 
 
 @pytest.mark.parametrize(("a", "b"), [((0, 2), (0, 2)), ((3, 2), (2, 2)), ((3, 2), (3, 1)), ((0, 2), (3, 2))])
@@ -227,13 +219,3 @@ def test_one_pair_has_no_interval_and_none_is_refused() -> None:
     for first, other in (([], []), ([1.0], [1.0, 2.0])):
         with pytest.raises(ValueError, match=r"no pairs|argument"):
             paired_difference(first, other)
-
-
-@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=2, max_size=8))
-def test_swapping_the_two_mirrors_students_interval(pairs: list[tuple[float, float]]) -> None:
-    first, other = [a for a, _ in pairs], [b for _, b in pairs]
-    there, back = paired_difference(first, other), paired_difference(other, first)
-    assert there.low is not None
-    assert there.high is not None
-    assert there.low <= there.mean <= there.high
-    assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)

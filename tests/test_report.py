@@ -1,5 +1,6 @@
 """The report's figures: against direct evaluation, with and without ground truth, whoever computes them."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -8,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.commands.report import refresh_report, report_paths
+from run_pipeline import main
+from stages.commands.report import refresh_report, report_paths, require_tensorboard
 from stages.commands.report.gallery import choose
 from stages.commands.report.measure import measure, read_metrics
 from stages.commands.run import run_report
 from stages.commands.session import Request, Session, open_session
-from stages.refine import seed_threshold
 from tests.pipelines import request
 from tests.reports import EXITS, made_up_run, moved
 from tests.trees import make_folder_tree
@@ -22,7 +23,6 @@ from wsss.errors import UserError
 from wsss.metrics.confusion import confusion_counts, mask_scores
 from wsss.metrics.failures import FAILURE_COLUMNS
 from wsss.metrics.sweep import THRESHOLDS
-from wsss.store.artifacts import Artifact
 
 STAGES = ("cams", "refine", "segment")
 
@@ -191,19 +191,31 @@ def test_gallery_shows_worst_median_best_and_every_class() -> None:
     assert chosen[9][1] not in {image for _, image in chosen[:9]}
 
 
-def test_label_free_threshold_is_the_top_of_colour_information(data: DataConfig, tmp_path: Path) -> None:
-    session = made_up_run(data, tmp_path, "refine.threshold=label-free", stages=("cams",))
-    cams = Artifact(session.planned["cams"].path)
-    curves = np.mean([cams.read(image_id, "colour_information") for image_id in cams.ids], axis=0)
-    chosen = seed_threshold(session.config.refine, cams)
-    sensible = [index for index, threshold in enumerate(THRESHOLDS) if 0.05 <= threshold <= 0.6]
-    assert chosen == THRESHOLDS[max(sensible, key=lambda index: curves[index])]
-    report = report_of(session)
-    assert report["cams.threshold"] == report["cams.label_free_threshold"] == chosen
-    assert "without ground truth" in report["cams.threshold_chosen_by"]
-
-
 def test_report_of_an_unknown_run_names_the_known_ones(session: Session) -> None:
     unknown = Request(None, [], "no", session.workspace.root)
     with pytest.raises(UserError, match=r"run no: nothing is computed yet.*made-up"):
         run_report(unknown)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of tensorboard's own protobuf files
+def test_tensorboards_events_are_read_back(session: Session) -> None:
+    root = session.workspace.root
+    for epoch in (1, 2):
+        session.run.log({"stage": "segment", "epoch": epoch, "seg": 1.0 / epoch})
+    assert main(["report", "made-up", "--workspace", str(root), "--tensorboard"]) == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(root / "made-up" / "tensorboard"), {"scalars": 0, "images": 0})
+    events.Reload()
+    losses = events.Scalars("training/segment/seg")
+    assert [(event.step, event.value) for event in losses] == [(1, 1.0), (2, 0.5)]
+    report = json.loads((root / "made-up" / "report.json").read_text(encoding="utf-8"))
+    assert events.Scalars("quality/segment/miou")[0].value == pytest.approx(report["segment.miou"])
+    assert len(events.Scalars("quality/cams/curve.miou")) == 99
+    assert any(tag.startswith("refine/") for tag in events.Tags()["images"])
+
+
+def test_without_tensorboard_it_says_so_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match="pip install tensorboard"):
+        require_tensorboard()

@@ -1,4 +1,4 @@
-"""The page: complete, closed to the network and to scripts from names, readable for everybody and everywhere."""
+"""The pages: complete, closed to the network and to scripts from names, readable for everybody and everywhere."""
 
 import html
 import itertools
@@ -116,15 +116,8 @@ def test_a_page_can_be_read_without_seeing_it(pages: list[str]) -> None:
 
 def test_pictures_show_what_they_should(pages: list[str]) -> None:
     alts = [image["alt"] or "" for image in Page(pages[0]).all("img")]
-    for start in (
-        "image",
-        "class activation maps",
-        "seed:",
-        "pseudo-mask:",
-        "prediction:",
-        "ground truth:",
-        "errors:",
-    ):
+    starts = "image,class activation maps,seed:,pseudo-mask:,prediction:,ground truth:,errors:"
+    for start in starts.split(","):
         assert any(alt.startswith(start) for alt in alts)
 
 
@@ -182,6 +175,7 @@ PROBE = """<script>onload = function () {
 """Sorts a table, then says how wide the page is and how many of its pictures cannot be shown."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
 def test_a_browser_shows_it_without_complaint(
@@ -200,6 +194,7 @@ def test_a_browser_shows_it_without_complaint(
         assert (found[2], found[3]) == ("true", "0")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_a_screenshot_is_not_blank(pages: list[str], tmp_path: Path) -> None:
     page, picture = tmp_path / "report.html", tmp_path / "shot.png"
