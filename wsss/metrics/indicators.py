@@ -1,6 +1,6 @@
 """Quality without ground truth: what images, tags and CAMs alone say about masks.
 
-Each function is one indicator of one image; `docs/indicators.md` shows how well each ranks thresholds and CRF
+Each function is one indicator of one image; `docs/masks.md` shows how well each ranks thresholds and CRF
 presets against the true mIoU.
 """
 
