@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-import wsss.runtime.torchvision_guard  # noqa: F401 - must come before torchvision
 from data import Sample
 from data.images import read_image
+from wsss import IGNORE
 from wsss.config import TrainConfig
 from wsss.errors import UserError
 from wsss.resize import resize_image, resize_labels, working_size
@@ -24,8 +24,7 @@ from wsss.runtime.pool import require_descriptors, serve_parent, shielded
 from wsss.store.artifacts import Artifact
 from wsss.train import Batch, batch_indices
 
-from torchvision.transforms.v2 import functional as TF  # isort: skip
-from wsss import IGNORE
+from torchvision.transforms.v2 import functional as TF  # isort: skip - after wsss.model.backbone
 
 PADDING_GREY = 127
 

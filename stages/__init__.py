@@ -129,10 +129,9 @@ def with_precision(config: Config) -> Config:
     if config.run.precision != "auto":
         return config
     # Imports torch, which a run whose precision is known does without until it computes.
-    from wsss.runtime.device import choose_device, choose_precision
+    from wsss.runtime.device import resolve_precision
 
-    chosen = choose_precision(config.run, choose_device(config.run.device))
-    return replace(config, run=replace(config.run, precision="bf16" if chosen.itemsize == 2 else "fp32"))
+    return replace(config, run=replace(config.run, precision=resolve_precision(config.run)))
 
 
 def plan(config: Config, dataset: Dataset, workspace: Path) -> tuple[Planned, ...]:

@@ -26,7 +26,6 @@ from data.loading import whole_image
 from stages import Context
 from stages.training import check_cam_exits, load_deployed, load_multi_exit
 from wsss.cams import CamViews, class_activation_views
-from wsss.memory import reusing_memory
 from wsss.metrics.indicators import agreement_curve, colour_information_curve, label_free_threshold
 from wsss.metrics.sweep import THRESHOLDS
 from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
@@ -46,7 +45,7 @@ def compute(context: Context) -> None:
     threads = max(1, loader_workers(context.config.run, accelerator=True)) if device.type == "cuda" else 1
 
     def produce(ids: Sequence[str]) -> Iterator[Arrays]:
-        return in_order(work, reusing_memory(samples[image_id] for image_id in ids), threads=threads)
+        return in_order(work, (samples[image_id] for image_id in ids), threads=threads)
 
     def groups(shards: Sequence[Artifact]) -> Groups:
         return label_free(shard.read(name, "colour_information") for shard in shards for name in shard.ids)

@@ -11,7 +11,7 @@ from wsss.store.artifacts import write_artifact
 
 def compute(context: Context) -> None:
     """Train and write the artifact."""
-    network = fit(context, context.config.classify, samples=context.data, masks=None, weight_seg=0.0)
+    network = fit(context, context.config.classify, samples=context.data, masks=None)
     if distributed.leads():
         write_artifact(context.output, context.stamp, groups=network_groups(network))
     distributed.wait()

@@ -21,9 +21,7 @@ from stages import Context
 from stages.training import fit, network_groups
 from wsss.cams import exit_probabilities, label_probabilities
 from wsss.errors import UserError, listed
-from wsss.memory import reusing_memory
-from wsss.model.folding import folded
-from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
+from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork, folded
 from wsss.resize import resize_labels
 from wsss.runtime.device import autocast, choose_device, choose_precision
 from wsss.runtime.interrupt import check
@@ -40,7 +38,6 @@ def compute(context: Context) -> None:
         config,
         samples=training,
         masks=_mask_source(context, training.samples),
-        weight_seg=config.weight_seg,
     )
     predicted = [
         *context.data.split(context.config.data.val_split).samples,
@@ -52,7 +49,7 @@ def compute(context: Context) -> None:
     predict = partial(_predicted, context, network.eval(), folded(network.deploy()), exits=bool(blocks))
 
     def produce(ids: Sequence[str]) -> Iterator[Arrays]:
-        for image_id in reusing_memory(ids):
+        for image_id in ids:
             check()
             yield predict(samples[image_id])
 

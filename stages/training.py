@@ -15,10 +15,14 @@ from data.loading import MaskSource, TrainingViews, training_batches
 from stages import Context
 from wsss.config import CamsConfig, RunConfig, SegmentConfig, TrainConfig
 from wsss.errors import UserError
-from wsss.losses import loss_terms
 from wsss.model.backbone import Backbone, create_backbone
-from wsss.model.folding import folded
-from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork, classification_network, segmentation_network
+from wsss.model.multi_exit import (
+    MultiExitNetwork,
+    PlainNetwork,
+    classification_network,
+    folded,
+    segmentation_network,
+)
 from wsss.runtime.device import choose_device, choose_precision
 from wsss.runtime.pool import loader_workers
 from wsss.store.artifacts import Artifact, DamagedArtifactError, checkpoint_of
@@ -34,7 +38,6 @@ def fit(
     *,
     samples: Dataset,
     masks: MaskSource | None,
-    weight_seg: float,
 ) -> MultiExitNetwork:
     """Build the stage's network with its exits and train it, going on from a checkpoint if there is one."""
     stage = context.stamp.stage
@@ -50,12 +53,8 @@ def fit(
         steps=steps,
         steps_per_epoch=per_epoch,
         batches=lambda first: training_batches(views, first, steps, workers),
-        objective=lambda outputs, tags, labels, progress: loss_terms(
-            outputs, tags, labels, config=config, weight_seg=weight_seg, progress=progress
-        ),
         checkpoint=checkpoint_of(context.output),
         stamp=context.stamp,
-        label=stage,
         log=lambda means: context.log({"stage": stage, **means}),
         compile=context.config.run.compile,
     )

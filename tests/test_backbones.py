@@ -1,4 +1,4 @@
-"""Backbones: the bundled weights know their photographs, files load safely, errors say what to do."""
+"""Backbones: the bundled weights know known images, files load safely, errors say what to do."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from wsss.errors import UserError
-from wsss.model import backbone as backbones
-from wsss.model.backbone import BUNDLED_NORM, bundled_state, create_backbone
+from wsss.model.backbone import BUNDLED_NORM, Backbone, bundled_state, create_backbone
+from wsss.model.multi_exit import MultiExitNetwork, segmentation_network
 from wsss.model.weights import BUNDLED_BACKBONE, weights_identity
 
 import timm  # isort: skip
@@ -19,8 +19,8 @@ import timm  # isort: skip
 EGYPTIAN_CAT, TABBY, TIGER_CAT, ESPRESSO, CUP = 285, 281, 282, 967, 968
 
 
-def photograph(name: str) -> Tensor:
-    """A photograph of scikit-image as (1, 3, 224, 224) in [0, 1]."""
+def known_image(name: str) -> Tensor:
+    """An image of scikit-image as (1, 3, 224, 224) in [0, 1]."""
     image = (
         torch.from_numpy(np.ascontiguousarray(getattr(skimage.data, name)())).permute(2, 0, 1)[None].float()
     )
@@ -33,11 +33,11 @@ def photograph(name: str) -> Tensor:
 @pytest.mark.parametrize(
     ("name", "wanted"), [("chelsea", {EGYPTIAN_CAT, TABBY, TIGER_CAT}), ("coffee", {ESPRESSO, CUP})]
 )
-def test_bundled_weights_classify_known_photographs(name: str, wanted: set[int]) -> None:
+def test_bundled_weights_classify_known_images(name: str, wanted: set[int]) -> None:
     model = timm.create_model(BUNDLED_BACKBONE, pretrained=False)
     model.load_state_dict(bundled_state(), strict=False)
     with torch.inference_mode():
-        scores = model.eval()((photograph(name) - BUNDLED_NORM[0]) / BUNDLED_NORM[1]).softmax(1)[0]
+        scores = model.eval()((known_image(name) - BUNDLED_NORM[0]) / BUNDLED_NORM[1]).softmax(1)[0]
     assert int(scores.argmax()) in wanted
     assert float(scores.max()) > 0.4
 
@@ -106,7 +106,7 @@ def test_without_a_network_the_error_names_the_file_to_fetch(monkeypatch: pytest
     def offline(*_: object, **__: object) -> None:
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(backbones, "_create", offline)
+    monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(UserError) as caught:
         create_backbone("resnet18", weights="imagenet", output_stride=16)
     for part in (
@@ -151,3 +151,49 @@ def test_freezing_stops_at_the_named_block(name: str) -> None:
         assert [single.requires_grad for single in maps] == [k >= blocks for k in range(len(maps))]
     with pytest.raises(ValueError, match="9 frozen blocks"):
         backbone.freeze(9)
+
+
+NAMED = [
+    ("resnet18", 8),
+    ("resnet18", 16),
+    ("resnet50", 8),
+    ("resnet50", 16),
+    ("resnet101", 8),
+    ("resnet101", 16),
+    ("tf_efficientnet_lite0", 16),
+    ("mobilenetv3_large_100", 16),
+    ("mobilenetv3_small_100", 32),
+    ("convnext_tiny", 32),
+    ("hrnet_w18", 32),
+]
+IMAGES = torch.rand(2, 3, 70, 45, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("name", "stride"), NAMED)
+def test_forward_backward_and_deployed(name: str, stride: int) -> None:
+    torch.manual_seed(0)
+    backbone = create_backbone(name, weights="none", output_stride=stride)
+    for structure in ("conv", "ushape"):
+        check_named(backbone, structure, stride)
+
+
+def check_named(backbone: Backbone, structure: str, stride: int) -> None:
+    plain = segmentation_network(
+        backbone, 2, head="light", head_channels=8, structure=structure, decoder_channels=8
+    )
+    network = MultiExitNetwork(plain, classes=3, width=8).train()
+    outputs = network(IMAGES)
+    assert len(outputs.class_maps) == len(plain.channels)
+    assert plain.strides[: len(backbone.strides)] == backbone.strides
+    assert plain.stride == (stride if structure == "conv" else backbone.strides[0])
+    for maps, cell in zip(outputs.class_maps, plain.strides, strict=True):
+        cell = max(cell, 8) if maps is not outputs.class_maps[-1] else cell
+        assert maps.shape == (2, 3, -(-70 // cell), -(-45 // cell))
+    torch.stack([maps.float().square().mean() for maps in outputs.class_maps]).sum().backward()  # type: ignore[no-untyped-call]
+    without = [name for name, p in network.named_parameters() if p.grad is None]
+    assert not without
+    assert all(bool(p.grad.isfinite().all()) for p in network.parameters() if p.grad is not None)
+    network.zero_grad(set_to_none=True)
+    deployed = network.eval().deploy()
+    with torch.inference_mode():
+        assert torch.equal(deployed(IMAGES), network(IMAGES).class_maps[-1])

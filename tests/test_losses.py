@@ -1,4 +1,4 @@
-"""Losses against slow loops written from the equations, and the laws they obey."""
+"""Losses against slow loops written from the equations, the laws they obey, and who teaches whom."""
 
 import math
 
@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from wsss.losses import (
     classification_loss,
@@ -157,17 +158,6 @@ def test_large_tau_gives_uniform_targets(axis: str) -> None:
     assert float(got) == pytest.approx(float(wanted), rel=1e-6)
 
 
-def test_tau_squared_keeps_the_gradient_from_vanishing() -> None:
-    def gradient(tau: float) -> float:
-        student = rand(1, 2, 4, 4, seed=2).requires_grad_()
-        loss = self_regulation_f([rand(1, 2, 4, 4, seed=1), student], torch.ones(1, 2), tau=tau)
-        loss.backward()  # type: ignore[no-untyped-call]
-        assert student.grad is not None
-        return float(student.grad.norm())
-
-    assert gradient(50.0) == pytest.approx(gradient(100.0), rel=0.05)
-
-
 def test_space_ignores_a_constant_added_to_a_map() -> None:
     maps = [rand(1, 2, 4, 4, seed=1), rand(1, 2, 4, 4, seed=2)]
     shifted = [maps[0] + 3.0, maps[1] - 5.0]
@@ -272,6 +262,38 @@ def test_segmentation_loss_of_ignored_pixels_only_is_zero_with_zero_gradient() -
     assert torch.equal(maps.grad, torch.zeros_like(maps))
 
 
+@given(
+    seed=st.integers(0, 1000),
+    grid=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    scale=st.sampled_from([1.0, 300.0]),
+)
+@settings(max_examples=40)
+def test_segmentation_loss_and_gradient_equal_interpolate_and_cross_entropy(
+    seed: int, grid: tuple[int, int], size: tuple[int, int], scale: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = (scale * torch.randn(3, 4, *grid, generator=generator)).contiguous(
+        memory_format=torch.channels_last
+    )
+    labels = torch.randint(0, 5, (3, *size), generator=generator)
+    labels[labels == 4] = 255
+    exact, got = maps.double().requires_grad_(), maps.clone().requires_grad_()
+    logits = F.interpolate(exact, size=size, mode="bilinear", align_corners=False)
+    wanted = F.cross_entropy(logits, labels, ignore_index=255, reduction="sum") / (labels != 255).sum().clamp(
+        min=1
+    )
+    loss = segmentation_loss([got], labels)
+    torch.testing.assert_close(loss.double(), wanted, rtol=1e-5, atol=1e-4)
+    (slope,), (other,) = torch.autograd.grad(loss, got), torch.autograd.grad(wanted, exact)
+    torch.testing.assert_close(slope.double(), other, rtol=1e-3, atol=1e-4)
+
+
+def test_segmentation_loss_of_a_map_that_is_not_finite_says_so() -> None:
+    maps = torch.tensor([[[[0.0]], [[float("nan")]]]])
+    assert not segmentation_loss([maps], torch.zeros(1, 1, 1, dtype=torch.long)).isfinite()
+
+
 def test_segmentation_loss_upsamples_bilinearly_to_the_labels() -> None:
     # Two cells with logit differences -4 and 4 give -4, -2, 2, 4 on four pixels (half-pixel centres).
     maps = torch.tensor([[[[0.0, 0.0]], [[-4.0, 4.0]]]])
@@ -298,6 +320,10 @@ def test_lse_lies_between_mean_and_max(seed: int) -> None:
 
 def test_losses_compute_in_float32_from_bfloat16() -> None:
     maps = [rand(1, 2, 4, 4, seed=k).bfloat16() for k in range(2)]
+    labels = torch.randint(0, 2, (1, 9, 9))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = segmentation_loss(maps, labels)
+    assert torch.equal(loss, segmentation_loss([single.float() for single in maps], labels))
     assert self_regulation_f(maps, torch.ones(1, 2), tau=2.0).dtype == torch.float32
     scores = [pooled_scores(single) for single in maps]
     assert scores[0].dtype == torch.float32
@@ -317,3 +343,83 @@ def test_losses_compute_in_float32_from_bfloat16() -> None:
 )
 def test_schedule(progress: float, ramp: float, wanted: float) -> None:
     assert sr_strength(progress, start=0.25, ramp=ramp) == pytest.approx(wanted)
+
+
+PRESENT = torch.tensor([[1, 0, 1], [0, 1, 0]])
+
+
+def pair_f(teacher: Tensor, student: Tensor) -> float:
+    return float(self_regulation_f([teacher, student], PRESENT, tau=1.5))
+
+
+def pair_l(teacher: Tensor, student: Tensor) -> float:
+    return float(self_regulation_l([student, teacher], tau=1.5))
+
+
+MAPS = [rand(2, 3, 8, 8, seed=1), rand(2, 3, 8, 8, seed=2), rand(2, 3, 4, 4, seed=3)]
+SCORES = [rand(2, 3, seed=seed) for seed in range(3)]
+
+
+def test_the_previous_exit_teaches_detail() -> None:
+    got = self_regulation_f(MAPS, PRESENT, tau=1.5, teacher="previous")
+    assert float(got) == pytest.approx((pair_f(MAPS[0], MAPS[1]) + pair_f(MAPS[1], MAPS[2])) / 2, rel=1e-6)
+
+
+def test_the_mean_teaches_detail_on_the_coarsest_grid() -> None:
+    coarse = [maps.reshape(2, 3, 4, 2, 4, 2).mean((3, 5)) for maps in MAPS[:2]]
+    mean = (coarse[0] + coarse[1] + MAPS[2]) / 3
+    got = self_regulation_f(MAPS, PRESENT, tau=1.5, teacher="mean")
+    assert float(got) == pytest.approx(sum(pair_f(mean, maps) for maps in MAPS) / 3, rel=1e-5)
+
+
+def test_the_next_exit_teaches_semantics() -> None:
+    got = self_regulation_l(SCORES, tau=1.5, teacher="next")
+    wanted = (pair_l(SCORES[1], SCORES[0]) + pair_l(SCORES[2], SCORES[1])) / 2
+    assert float(got) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_mean_teaches_semantics() -> None:
+    mean = (SCORES[0] + SCORES[1] + SCORES[2]) / 3
+    got = self_regulation_l(SCORES, tau=1.5, teacher="mean")
+    assert float(got) == pytest.approx(sum(pair_l(mean, score) for score in SCORES) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("teacher", ["shallowest", "previous", "mean"])
+def test_tau_squared_is_a_factor_of_sr_f(teacher: str) -> None:
+    def loss(scaling: bool, mode: str = "soft") -> float:
+        return float(self_regulation_f(MAPS, PRESENT, tau=3.0, teacher=teacher, scaling=scaling, mode=mode))  # type: ignore[arg-type]
+
+    assert loss(True) == pytest.approx(9 * loss(False), rel=1e-6)
+    assert loss(True, "released") == loss(False, "released")
+
+
+def test_tau_squared_is_a_factor_of_sr_l() -> None:
+    one = self_regulation_l(SCORES, tau=3.0, scaling=False)
+    assert float(self_regulation_l(SCORES, tau=3.0)) == pytest.approx(9 * float(one), rel=1e-6)
+
+
+@pytest.mark.parametrize("teacher", ["shallowest", "previous", "mean"])
+def test_a_single_exit_teaches_nobody(teacher: str) -> None:
+    assert float(self_regulation_f(MAPS[:1], PRESENT, tau=1.0, teacher=teacher)) == 0  # type: ignore[arg-type]
+    names = {"shallowest": "deepest", "previous": "next", "mean": "mean"}
+    assert float(self_regulation_l(SCORES[:1], tau=1.0, teacher=names[teacher])) == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("teacher", ["previous", "mean"])
+def test_teachers_get_no_gradient_from_their_pupils(teacher: str) -> None:
+    """An exit that learns and teaches has the gradient of its own lesson alone."""
+    maps = [single.clone().requires_grad_() for single in MAPS]
+    self_regulation_f(maps, PRESENT, tau=1.5, teacher=teacher).backward()  # type: ignore[no-untyped-call,arg-type]
+    if teacher == "previous":
+        assert maps[0].grad is None
+    own = MAPS[1].clone().requires_grad_()
+    if teacher == "previous":
+        source = MAPS[0]
+    else:
+        coarse = [single.reshape(2, 3, 4, 2, 4, 2).mean((3, 5)) for single in MAPS[:2]]
+        source = (coarse[0] + coarse[1] + MAPS[2]) / 3
+    lessons = 2 if teacher == "previous" else 3
+    (self_regulation_f([source, own], PRESENT, tau=1.5) / lessons).backward()  # type: ignore[no-untyped-call]
+    assert maps[1].grad is not None
+    assert own.grad is not None
+    assert torch.allclose(maps[1].grad, own.grad, atol=1e-7)

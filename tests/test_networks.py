@@ -1,14 +1,26 @@
-"""Networks: shapes, exits, and that nothing of the exits is left in what is deployed."""
+"""Networks: shapes, exits, the U-shape's decoder, folding; nothing of the exits is left in what is deployed."""
+
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from stages.training import training_network
 from tests.networks import CHANNELS, tiny_backbone, tiny_multi_exit, tiny_plain
-from wsss.model.heads import AsppHead, ExitHead, LightHead
-from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork, classification_network, segmentation_network
+from wsss.config import ClassifyConfig, SegmentConfig, TrainConfig
+from wsss.model.decoder import Decoder, UpBlock
+from wsss.model.heads import AsppHead, ExitHead, LightHead, PixelHead
+from wsss.model.multi_exit import (
+    MultiExitNetwork,
+    PlainNetwork,
+    classification_network,
+    folded,
+    segmentation_network,
+)
 
 IMAGES = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(5))
+ODD = torch.rand(2, 3, 70, 45, generator=torch.Generator().manual_seed(5))
 
 
 def operations(network: nn.Module) -> list[tuple[str, str]]:
@@ -118,3 +130,149 @@ def test_heads_do_not_mix_the_images_of_a_batch() -> None:
     head = ExitHead(4, 8, 3, 8)
     maps = torch.rand(3, 4, 5, 5)
     assert torch.allclose(head(maps)[:1], head(maps[:1]), atol=1e-6)
+
+
+def test_as_many_blocks_as_the_encoder_each_on_its_grid() -> None:
+    decoder = Decoder([8, 40, 112, 320], [2, 4, 16, 16], 64)
+    assert decoder.channels == [64, 64, 64, 64]
+    assert decoder.strides == [16, 16, 4, 2]
+    features = [
+        torch.rand(1, channels, 64 // stride, 96 // stride)
+        for channels, stride in zip([8, 40, 112, 320], [2, 4, 16, 16], strict=True)
+    ]
+    shapes = [tuple(single.shape) for single in decoder(features)]
+    assert shapes == [(1, 64, 4, 6), (1, 64, 4, 6), (1, 64, 16, 24), (1, 64, 32, 48)]
+
+
+def test_a_block_adds_the_enlarged_map_the_skip_connection_and_a_convolution() -> None:
+    torch.manual_seed(0)
+    block = UpBlock(2, 5, 2)
+    deep, skip = torch.rand(1, 5, 4, 3), torch.rand(1, 2, 7, 6)
+    enlarged = torch.zeros(1, 5, 8, 6)
+    for y in range(8):  # half-pixel centres
+        for x in range(6):
+            enlarged[:, :, y, x] = bilinear(deep, (y + 0.5) / 2 - 0.5, (x + 0.5) / 2 - 0.5)
+    joined = enlarged[:, :, :7] + normalised(block.lateral[0](skip))
+    wanted = joined + normalised(block.body[0](joined)).relu()
+    assert torch.allclose(block(deep, skip), wanted, atol=1e-5)
+
+
+def normalised(maps: Tensor) -> Tensor:
+    mean, deviation = maps.mean(1, keepdim=True), maps.var(1, unbiased=False, keepdim=True)
+    return (maps - mean) / (deviation + 1e-6).sqrt()
+
+
+def bilinear(maps: Tensor, y: float, x: float) -> Tensor:
+    height, width = maps.shape[2:]
+    y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
+    top, left = int(y), int(x)
+    below, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    down, across = y - top, x - left
+    upper = maps[:, :, top, left] * (1 - across) + maps[:, :, top, right] * across
+    lower = maps[:, :, below, left] * (1 - across) + maps[:, :, below, right] * across
+    return upper * (1 - down) + lower * down
+
+
+def test_the_first_block_stands_on_the_deepest_map_alone() -> None:
+    block = UpBlock(4, 6, 1)
+    assert block(None, torch.rand(1, 4, 3, 3)).shape == (1, 6, 3, 3)
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_networks_of_the_u_shape_give_maps_at_the_shallowest_stride(task: str) -> None:
+    backbone = tiny_backbone()
+    if task == "classification":
+        network = classification_network(backbone, 3, structure="ushape", decoder_channels=8)
+    else:
+        network = segmentation_network(
+            backbone, 2, head="aspp", head_channels=8, structure="ushape", decoder_channels=8
+        )
+        assert isinstance(network.head, PixelHead)
+    assert network.channels == [*CHANNELS, 8, 8, 8, 8]
+    assert network.strides == [2, 4, 8, 16, 16, 8, 4, 2]
+    assert network.stride == 2
+    assert network.eval()(ODD).shape == (2, 3, 35, 23)
+
+
+def test_exits_of_the_u_shape_and_its_deployment() -> None:
+    plain = segmentation_network(
+        tiny_backbone(), 2, head="light", head_channels=8, structure="ushape", decoder_channels=8
+    )
+    network = MultiExitNetwork(plain, classes=3, width=8).eval()
+    outputs = network(ODD)
+    sizes = [tuple(single.shape[2:]) for single in outputs.class_maps]
+    assert sizes == [(9, 6), (9, 6), (9, 6), (5, 3), (5, 3), (9, 6), (9, 6), (35, 23)]
+    assert len(outputs.class_maps[outputs.encoder]) == 4
+    assert len(outputs.class_maps[outputs.decoder]) == 4
+    assert torch.equal(network.deploy()(ODD), outputs.class_maps[-1])
+    assert not [name for name in network.deploy().state_dict() if "exit" in name]
+    with pytest.raises(ValueError, match=r"exits \[9\].*blocks 1 to 8"):
+        MultiExitNetwork(plain, classes=3, exits=(9,))
+
+
+NETWORKS = (
+    SegmentConfig(backbone="resnet18", weights="none", output_stride=16, head="light", head_channels=8),
+    SegmentConfig(backbone="tf_efficientnet_lite0", weights="none", structure="ushape", decoder_channels=8),
+    ClassifyConfig(backbone="mobilenetv3_small_050", weights="none", output_stride=16),
+    ClassifyConfig(backbone="hrnet_w18_small", weights="none", output_stride=32),
+)
+
+
+def trained(config: TrainConfig) -> PlainNetwork:
+    """A network whose BatchNorm layers all scale and shift."""
+    torch.manual_seed(0)
+    network = training_network(config, 4, "segment").deploy()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for value, low, high in (
+                (module.weight.data, 0.5, 1.5),
+                (module.bias.data, -0.5, 0.5),
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 1.5),
+            ):
+                assert value is not None
+                value.uniform_(low, high)
+        if hasattr(module, "weight") and isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    return network.eval()
+
+
+def norms(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize("config", NETWORKS, ids=lambda config: config.backbone)
+def test_folded_networks_give_the_same_maps_without_batch_norm(config: TrainConfig) -> None:
+    network = trained(config)
+    before = norms(network)
+    result = folded(network)
+    images = torch.rand(2, 3, 70, 90)
+    with torch.inference_mode():
+        expected, found = network(images), result(images)
+    assert before > 10
+    assert norms(network) == before, "the network itself stays as it was"
+    assert norms(result) == 0
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
+
+
+class Skip(nn.Module):
+    """The first convolution's output is used twice, once without its BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        assert self.norm.running_mean is not None
+        self.norm.running_mean.fill_(3.0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        raw = self.conv(images)
+        return torch.as_tensor(self.norm(raw) + raw)
+
+
+def test_what_cannot_be_folded_stays_as_it_is() -> None:
+    twice: Any = Skip().eval()
+    assert folded(twice) is twice
+    broken = trained(NETWORKS[0])
+    next(broken.parameters()).data.fill_(float("nan"))
+    assert folded(broken) is broken

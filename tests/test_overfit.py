@@ -9,7 +9,6 @@ import torch
 from tests.networks import tiny_backbone
 from wsss.cams import label_probabilities
 from wsss.config import SegmentConfig
-from wsss.losses import loss_terms
 from wsss.model.multi_exit import MultiExitNetwork, segmentation_network
 from wsss.store.artifacts import Stamp
 from wsss.train import Batch, Training, train
@@ -53,12 +52,8 @@ def test_a_few_images_by_heart(structure: str, tmp_path: Path) -> None:
         steps=STEPS,
         steps_per_epoch=1,
         batches=batches,
-        objective=lambda outputs, tags, labels, progress: loss_terms(
-            outputs, tags, labels, config=config, weight_seg=config.weight_seg, progress=progress
-        ),
         checkpoint=tmp_path / "checkpoint.h5",
         stamp=Stamp(stage="segment", version=1, seed=0, data="d", config={}, inputs={}),
-        label="segment",
         log=seen.append,
     )
     train(network, job, device=torch.device("cpu"), precision=torch.float32)

@@ -14,11 +14,10 @@ from tests.networks import tiny_multi_exit
 from wsss import train as training
 from wsss.config import ClassifyConfig, TrainConfig
 from wsss.errors import UserError
-from wsss.losses import loss_terms
 from wsss.runtime import interrupt
 from wsss.runtime.interrupt import Interrupted
 from wsss.store.artifacts import Stamp
-from wsss.train import Batch, Training, batch_indices, make_optimizer, set_learning_rate, set_training, train
+from wsss.train import Batch, Training, batch_indices, make_optimizer, prepare, set_learning_rate, train
 
 CPU = torch.device("cpu")
 CONFIG = ClassifyConfig(batch=4, lr=0.01, head_lr=2.0, optimizer="adamw")
@@ -41,12 +40,8 @@ def job(path: Path, steps: int = 6, config: TrainConfig = CONFIG, **changes: Any
         steps=steps,
         steps_per_epoch=2,
         batches=batches,
-        objective=lambda outputs, tags, labels, progress: loss_terms(
-            outputs, tags, labels, config=config, weight_seg=0.0, progress=progress
-        ),
         checkpoint=path / "c.h5",
         stamp=STAMP,
-        label="classify",
         log=lambda _: None,
     )
     return replace(made, **changes)
@@ -145,7 +140,7 @@ def test_frozen_batch_norm_keeps_statistics_and_affine_parameters(tmp_path: Path
 
 def test_batch_norm_trains_when_not_frozen() -> None:
     trained = tiny_multi_exit(2)
-    set_training(trained, freeze_bn=False, frozen_blocks=0)
+    prepare(trained, replace(CONFIG, freeze_bn=False), CPU)
     assert all(parameter.requires_grad for parameter in trained.parameters())
     assert all(module.training for module in trained.modules())
 
@@ -153,7 +148,7 @@ def test_batch_norm_trains_when_not_frozen() -> None:
 def test_heads_learn_at_their_own_rate_by_the_polynomial_schedule() -> None:
     config = replace(CONFIG, lr=0.1, head_lr=10.0, poly=0.9, lr_warmup=0.2)
     made = tiny_multi_exit(2)
-    set_training(made, freeze_bn=True, frozen_blocks=0)
+    prepare(made, config, CPU)
     optimizer = make_optimizer(made, config)
     counts = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
     backbone = sum(p.numel() for p in made.plain.backbone.parameters() if p.requires_grad)
@@ -205,3 +200,40 @@ def test_frozen_blocks_keep_their_weights_and_the_others_learn(tmp_path: Path) -
         kept = torch.equal(before[name := f"plain.backbone.features.blocks.{block}.0.weight"], after[name])
         assert kept == (block < 2)
     assert not torch.equal(before["exits.0.classifier.weight"], after["exits.0.classifier.weight"])
+
+
+def test_a_compiled_network_trains_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the real front end, and no C++ compiler behind it, which would take a minute."""
+    real, graphs = torch.compile, []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda network, **more: real(network, backend=backend, **more))
+    plain, compiled = tiny_multi_exit(2), tiny_multi_exit(2)
+    train(plain, job(tmp_path / "plain"), device=CPU, precision=torch.float32)
+    train(compiled, job(tmp_path / "compiled", compile=True), device=CPU, precision=torch.float32)
+    assert graphs
+    assert "not possible" not in capsys.readouterr().out
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(compiled.state_dict()[name], value)
+
+
+def test_training_continues_where_compiling_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def backend(*_: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **more: real(network, backend=backend, **more))
+    plain, kept = tiny_multi_exit(2), tiny_multi_exit(2)
+    train(plain, job(tmp_path / "plain"), device=CPU, precision=torch.float32)
+    train(kept, job(tmp_path / "kept", compile=True), device=CPU, precision=torch.float32)
+    said = capsys.readouterr().out
+    assert said.count("run.compile: not possible here") == 1
+    assert "no C++ compiler" in said
+    assert_bit_equal(weights(plain), weights(kept))

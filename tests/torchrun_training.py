@@ -13,7 +13,6 @@ import torch
 
 from tests.networks import tiny_backbone
 from wsss.config import SegmentConfig
-from wsss.losses import loss_terms
 from wsss.model.multi_exit import MultiExitNetwork, segmentation_network
 from wsss.runtime import distributed
 from wsss.store.artifacts import Stamp
@@ -56,12 +55,8 @@ def main(out: Path, changes: dict[str, object]) -> None:
         steps=STEPS,
         steps_per_epoch=1,
         batches=own_batches,
-        objective=lambda outputs, tags, labels, progress: loss_terms(
-            outputs, tags, labels, config=config, weight_seg=config.weight_seg, progress=progress
-        ),
         checkpoint=out / "checkpoint.h5",
         stamp=Stamp(stage="segment", version=1, seed=3, data="d", config={}, inputs={}),
-        label="segment",
         log=losses.append,
     )
     with distributed.together():

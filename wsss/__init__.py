@@ -4,5 +4,4 @@ Shape legend everywhere: B batch, C classes, K classes present, D channels, N ex
 """
 
 IGNORE = 255
-"""The label of pixels that nothing is learned from and that no score counts: ignored in ground truth, uncertain in a
-pseudo-mask."""
+"""The label of pixels that are left out of training and scores: ignored in ground truth, uncertain in a pseudo-mask."""

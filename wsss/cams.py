@@ -1,8 +1,7 @@
-"""Multi-scale class activation maps (Zhou et al., CVPR 2016; multi-scale with flip as in the IRN line).
+"""What a network says of one whole image, averaged over scales and mirror images: CAMs, and class probabilities.
 
-The published maps are the deepest exit's. Those of shallower exits can be fused with them: see `fused_cams`.
-
-Prediction with a segmentation network on a whole image.
+Class activation maps: Zhou et al., CVPR 2016; several scales with flip as in the IRN line. The published maps are the
+deepest exit's. Those of shallower exits can be fused with them: see `fused_cams`.
 """
 
 import math
@@ -19,11 +18,6 @@ from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
 
 CAM_STRIDE = 4
 """CAMs are stored on a grid of one cell per 4x4 pixels of the working image."""
-
-PAIR_CPU = 1 << 18
-"""Pixels of a view above which a CPU runs it and its mirror image one after the other: what a pair needs at a time is
-too much for its caches. Smaller ones keep its cores busy only as a pair."""
-
 FusionRule = Literal["mean", "product"]
 
 
@@ -139,18 +133,77 @@ def class_activation_views(
     chosen = torch.tensor(list(classes), dtype=torch.long, device=image.device)
     activations, logits = [], []
     for scale in scales:
-        maps = _maps_at(network, image, scale, exits, flip=flip)
+        views = resized(image[None], scale)
+        if flip:
+            views = torch.cat([views, views.flip(3)])
+        maps = [torch.cat([each[:1], each[1:].flip(3)]) for each in _exit_maps(network, views, exits)]
         logits.append(pooled_scores(maps[-1], pool))
         activations.append(torch.stack([_on_grid(single[:, chosen].relu(), grid) for single in maps]))
-    views = [(scale, mirror) for scale in scales for mirror in ([False, True] if flip else [False])]
+    mirrors = (False, True) if flip else (False,)
     return CamViews(
         torch.cat(activations, dim=1),
         torch.cat(logits),
-        tuple(scale for scale, _ in views),
-        tuple(mirror for _, mirror in views),
+        tuple(scale for scale in scales for _ in mirrors),
+        mirrors * len(scales),
         fusion,
         exit_weight,
     )
+
+
+@torch.inference_mode()
+def label_probabilities(
+    network: PlainNetwork, image: Tensor, *, scales: Sequence[float], flip: bool
+) -> Tensor:
+    """Class probabilities of every pixel, averaged over scales and mirror images.
+
+    Args:
+        network: segmentation network in evaluation mode, on the image's device.
+        image: (3, H, W) RGB float in [0, 1].
+        scales: factors on the image's size; at least one.
+        flip: also run the mirrored image.
+
+    Returns:
+        (L, H, W) float32, sums to 1 over L; channel 0 is background.
+    """
+    return _averaged(lambda images: [network(images)], image, scales, flip)[0]
+
+
+@torch.inference_mode()
+def exit_probabilities(
+    network: MultiExitNetwork, image: Tensor, *, scales: Sequence[float], flip: bool
+) -> list[Tensor]:
+    """What the exits of shallower blocks say, each by itself, in the way of `label_probabilities`.
+
+    Args:
+        network: segmentation network with its exits, in evaluation mode, on the image's device.
+        image: (3, H, W) RGB float in [0, 1].
+        scales: factors on the image's size; at least one.
+        flip: also run the mirrored image.
+
+    Returns:
+        Per exit but the deepest, shallowest first, (L, H, W) float32, sums to 1 over L; channel 0 is background.
+    """
+    return _averaged(lambda images: network(images).class_maps[:-1], image, scales, flip)
+
+
+def resized(images: Tensor, scale: float) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, round(scale H), round(scale W)), at least 1 pixel, bilinear, antialiased down."""
+    if scale == 1:
+        return images
+    size = [max(1, round(side * scale)) for side in images.shape[2:]]
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
+
+
+def _exit_maps(
+    network: PlainNetwork | MultiExitNetwork, images: Tensor, exits: Sequence[int]
+) -> list[Tensor]:
+    """Class maps of the named exits, and last of the deepest, in float32."""
+    blocks = [block + 1 for block in network.blocks] if isinstance(network, MultiExitNetwork) else []
+    if not set(exits) <= set(blocks):
+        raise ValueError(f"exits {list(exits)}: this network has exits at the blocks {blocks}")
+    images = images.contiguous(memory_format=torch.channels_last)
+    maps = network(images).class_maps if isinstance(network, MultiExitNetwork) else [network(images)]
+    return [maps[index].float() for index in [*(blocks.index(block) for block in exits), -1]]
 
 
 def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -173,100 +226,16 @@ def _divided(maps: Tensor) -> Tensor:
     return maps / peak.clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def _maps_at(
-    network: PlainNetwork | MultiExitNetwork, image: Tensor, scale: float, exits: Sequence[int], *, flip: bool
-) -> list[Tensor]:
-    """Per exit class maps (1, C, h, w) at one scale; with ``flip`` (2, C, h, w), the mirror image's mirrored back."""
-    upright = resized(image[None], scale)
-    if not flip:
-        return _class_maps(network, upright, exits)
-    mirrored = upright.flip(3)
-    if upright.device.type == "cpu" and upright[0, 0].numel() > PAIR_CPU:
-        found = [_class_maps(network, each, exits) for each in (upright, mirrored)]
-        pairs = list(zip(*found, strict=True))
-    else:
-        pairs = [(maps[:1], maps[1:]) for maps in _class_maps(network, torch.cat([upright, mirrored]), exits)]
-    return [torch.cat([first, second.flip(3)]) for first, second in pairs]
-
-
-def _class_maps(
-    network: PlainNetwork | MultiExitNetwork, images: Tensor, exits: Sequence[int]
-) -> list[Tensor]:
-    """Class maps of the named exits, and last of the deepest, in float32."""
-    blocks = [block + 1 for block in network.blocks] if isinstance(network, MultiExitNetwork) else []
-    if not set(exits) <= set(blocks):
-        raise ValueError(f"exits {list(exits)}: this network has exits at the blocks {blocks}")
-    images = images.contiguous(memory_format=torch.channels_last)
-    maps = network(images).class_maps if isinstance(network, MultiExitNetwork) else [network(images)]
-    return [maps[index].float() for index in [*(blocks.index(block) for block in exits), -1]]
-
-
-def resized(images: Tensor, scale: float) -> Tensor:
-    """(B, 3, H, W) -> (B, 3, round(scale H), round(scale W)), at least 1 pixel, bilinear, antialiased down."""
-    if scale == 1:
-        return images
-    size = [max(1, round(side * scale)) for side in images.shape[2:]]
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
-
-
-@torch.inference_mode()
-def label_probabilities(
-    network: PlainNetwork, image: Tensor, *, scales: Sequence[float], flip: bool
-) -> Tensor:
-    """Class probabilities of every pixel, averaged over scales and mirror images.
-
-    Args:
-        network: segmentation network in evaluation mode, on the image's device.
-        image: (3, H, W) RGB float in [0, 1].
-        scales: factors on the image's size.
-        flip: also run the mirrored image.
-
-    Returns:
-        (L, H, W) float32, sums to 1 over L; channel 0 is background.
-    """
-    return _averaged(lambda images: [network(images)], image, scales, flip)[0]
-
-
-@torch.inference_mode()
-def exit_probabilities(
-    network: MultiExitNetwork, image: Tensor, *, scales: Sequence[float], flip: bool
-) -> list[Tensor]:
-    """What the exits of shallower blocks say, each by itself, in the way of `label_probabilities`.
-
-    Args:
-        network: segmentation network with its exits, in evaluation mode, on the image's device.
-        image: (3, H, W) RGB float in [0, 1].
-        scales: factors on the image's size.
-        flip: also run the mirrored image.
-
-    Returns:
-        Per exit but the deepest, shallowest first, (L, H, W) float32, sums to 1 over L; channel 0 is background.
-    """
-    return _averaged(lambda images: network(images).class_maps[:-1], image, scales, flip)
-
-
 def _averaged(
     class_maps: Callable[[Tensor], list[Tensor]], image: Tensor, scales: Sequence[float], flip: bool
 ) -> list[Tensor]:
     """Per list entry of ``class_maps`` the probabilities (L, H, W) averaged over the views."""
     totals: list[Tensor] = []
-    views = [(scale, mirror) for scale in scales for mirror in ([False, True] if flip else [False])]
+    views = [(scale, mirror) for scale in scales for mirror in ((False, True) if flip else (False,))]
     for scale, mirror in views:
-        batch = resized(image[None], scale)
-        batch = batch.flip(3) if mirror else batch
-        found = class_maps(batch.contiguous(memory_format=torch.channels_last))
-        for index, maps in enumerate(found):
-            share = _shares(maps.float(), image.shape[1:], mirror=mirror)
-            if index == len(totals):
-                totals.append(share)
-            else:
-                totals[index] += share
-    if not views:
-        raise ValueError("expected at least one scale")
+        view = resized(image[None], scale)
+        view = (view.flip(3) if mirror else view).contiguous(memory_format=torch.channels_last)
+        maps = [each.float().flip(3) if mirror else each.float() for each in class_maps(view)]
+        found = [F.interpolate(each, size=image.shape[1:], mode="bilinear").softmax(1)[0] for each in maps]
+        totals = [total + own for total, own in zip(totals, found, strict=True)] if totals else found
     return [total / len(views) for total in totals]
-
-
-def _shares(logits: Tensor, size: torch.Size, *, mirror: bool) -> Tensor:
-    """(1, L, h, w) class maps of one view -> (L, H, W) probabilities, mirrored back."""
-    logits = logits.flip(3) if mirror else logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False).softmax(1)[0]

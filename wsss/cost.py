@@ -1,7 +1,4 @@
-"""What a network costs: parameters, multiply-adds, and times of jobs that are compared fairly.
-
-Training steps and predictions on made-up images, to be timed: the work of `wsss.train` without its data.
-"""
+"""What a network costs: parameters, multiply-adds, and times of training steps and predictions, fairly compared."""
 
 import statistics
 import time
@@ -15,11 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wsss import IGNORE
 from wsss.config import SegmentConfig, TrainConfig
-from wsss.depthwise import quick_depthwise
-from wsss.losses import loss_terms
 from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
 from wsss.runtime.device import autocast
-from wsss.train import Batch, make_optimizer, set_learning_rate, set_training
+from wsss.train import Batch, Criterion, make_optimizer, optimise, prepare, set_learning_rate
+
+PROGRESS = 1 - 1e-6
+"""Share of the training that is done: any schedule of self-regulation has started, unless it never does."""
+UNLABELLED = 0.1
+"""Share of rows of synthetic labels that is 255."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ def network_cost(network: MultiExitNetwork, *, height: int, width: int) -> Netwo
     statistics stay as they are. Multiply-adds are half of what `torch.utils.flop_counter` counts; like it, they
     leave out normalisation, activation, pooling and the losses, whose time `interleaved_seconds` shows.
     """
-    plain = _parameters(network.plain)
+    plain = sum(parameter.numel() for parameter in network.plain.parameters())
     deployed = multiply_adds(network.plain, height=height, width=width)
     return NetworkCost(
         parameters=plain,
-        exit_parameters=_parameters(network) - plain,
+        exit_parameters=sum(parameter.numel() for parameter in network.parameters()) - plain,
         multiply_adds=deployed,
         exit_multiply_adds=multiply_adds(network, height=height, width=width) - deployed,
     )
@@ -59,7 +59,7 @@ def network_cost(network: MultiExitNetwork, *, height: int, width: int) -> Netwo
 def multiply_adds(network: nn.Module, *, height: int, width: int) -> int:
     """Multiply-adds of one image's forward pass through a network that takes (B, 3, H, W)."""
     images = 2  # one image of one cell per channel would stop BatchNorm and GroupNorm in training mode
-    state = {name: _shape_of(value) for name, value in network.state_dict().items()}
+    state = {name: torch.empty_like(value, device="meta") for name, value in network.state_dict().items()}
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         functional_call(network, state, (torch.empty(images, 3, height, width, device="meta"),))
@@ -91,9 +91,12 @@ def interleaved_seconds(
         job()
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(rounds):
-        order = list(jobs) if turn % 2 == 0 else list(jobs)[::-1]
-        for name in order:
-            seconds[name].append(_timed(jobs[name], clock))
+        for name in list(jobs) if turn % 2 == 0 else list(jobs)[::-1]:
+            _finish()
+            start = clock()
+            jobs[name]()
+            _finish()
+            seconds[name].append(clock() - start)
     return seconds
 
 
@@ -110,36 +113,8 @@ def median_ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
     }
 
 
-def _timed(job: Callable[[], None], clock: Callable[[], float]) -> float:
-    _wait()
-    start = clock()
-    job()
-    _wait()
-    return clock() - start
-
-
-def _wait() -> None:
-    """Until an accelerator, where there is one, has done what it was given."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _shape_of(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor, device="meta")
-
-
-PROGRESS = 1 - 1e-6
-"""Share of the training that is done: any schedule of self-regulation has started, unless it never does."""
-UNLABELLED = 0.1
-"""Share of rows of the made-up labels that is 255."""
-
-
-def made_up_batch(config: TrainConfig, classes: int, *, device: torch.device, seed: int = 0) -> Batch:
-    """Noise of the configured crop and batch, with C foreground classes in its tags, and in labels to segment by."""
+def synthetic_batch(config: TrainConfig, classes: int, *, device: torch.device, seed: int = 0) -> Batch:
+    """Noise of the configured crop and batch, with C foreground classes in its tags and, to segment by, its labels."""
     generator = torch.Generator().manual_seed(seed)
     B, side = config.batch, config.crop
     images = torch.rand(B, 3, side, side, generator=generator)
@@ -160,7 +135,6 @@ def training_step(
     batch: Batch,
     config: TrainConfig,
     *,
-    weight_seg: float,
     device: torch.device,
     precision: torch.dtype,
 ) -> Callable[[], None]:
@@ -170,26 +144,19 @@ def training_step(
         network: is moved to the device and trained, at the learning rate of the schedule's very end.
         batch: on the device, its images in channels_last.
         config: loss terms, optimiser and what is frozen.
-        weight_seg: lambda2.
         device: where it is computed.
         precision: of the forward pass.
     """
-    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    set_training(network, freeze_bn=config.freeze_bn, frozen_blocks=config.frozen_blocks)
+    prepare(network, config, device)
     optimizer = make_optimizer(network, config)
     set_learning_rate(optimizer, config, PROGRESS)
+    criterion = Criterion(network, config, device, precision)
 
     def step() -> None:
-        with autocast(device, precision), quick_depthwise(device):
-            outputs = network(batch.images)
-        terms = loss_terms(
-            outputs, batch.tags, batch.labels, config=config, weight_seg=weight_seg, progress=PROGRESS
-        )
-        loss = torch.stack(list(terms.values())).sum()
-        float(loss.detach())  # training looks at it at every step, which an accelerator has to wait for
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        terms = criterion(batch, PROGRESS)
+        for term in terms.values():
+            term.item()  # training looks at it at every step, which an accelerator has to wait for
+        optimise(optimizer, terms)
 
     return step
 
@@ -205,3 +172,9 @@ def prediction(
             network(images)
 
     return predict
+
+
+def _finish() -> None:
+    """Wait until an accelerator, where there is one, has done what it was given."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()

@@ -1,8 +1,8 @@
-"""The one error that is meant for the user's eyes."""
+"""The error that is shown to users."""
 
 from collections.abc import Sequence
 
-SHOWN = 10  # an error names this many places and counts the rest
+SHOWN = 10  # an error names so many places and counts the rest
 
 
 class UserError(Exception):

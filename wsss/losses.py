@@ -1,4 +1,4 @@
-"""Self-Regulation losses as pure functions: MEA, SR-F, SR-L.
+"""Self-Regulation losses as pure functions (MEA, SR-F, SR-L), and the terms that a configuration switches on.
 
 Source: D. Zhang, H. Zhang, J. Tang, X.-S. Hua, Q. Sun, *Self-Regulation for Semantic Segmentation*,
 ICCV 2021, arXiv 2108.09702. Total: ``L = lambda1 L_cls + lambda2 L_seg + lambda3 (L_SR-L + L_SR-F)``.
@@ -6,8 +6,6 @@ ICCV 2021, arXiv 2108.09702. Total: ``L = lambda1 L_cls + lambda2 L_seg + lambda
 Shapes: ``B`` batch, ``C`` classes, ``h w`` map, ``H W`` labels. Lists run over exits, shallowest first; the
 last is the deepest exit. All losses are computed in float32 whatever the inputs' precision, and sums over
 exits are divided by their number, so that depth does not change the balance.
-
-The training objective: which loss terms a configuration switches on, and their weights.
 """
 
 import itertools
@@ -19,10 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss import IGNORE
-from wsss.config import TrainConfig
+from wsss.config import SegmentConfig, TrainConfig
 from wsss.model.multi_exit import ExitOutputs
-from wsss.runtime import distributed
-from wsss.upsampled_loss import upsampled_cross_entropy
 
 
 def pooled_scores(class_map: Tensor, pool: Literal["mean", "max", "lse"] = "mean") -> Tensor:
@@ -63,7 +59,7 @@ def classification_loss(scores: Sequence[Tensor], tags: Tensor, *, weight_exits:
 
 
 def segmentation_loss(class_maps: Sequence[Tensor], labels: Tensor, *, weight_exits: float = 1.0) -> Tensor:
-    """MEA, pixel level: the mean over exits of CE(Z_k upsampled to the labels' grid, Y); 255 is not counted.
+    """MEA, pixel level: the mean over exits of CE(Z_k upsampled bilinearly to the labels' grid, Y); 255 is ignored.
 
     Args:
         class_maps: per exit (B, C, h, w) logits, background being class 0.
@@ -75,8 +71,9 @@ def segmentation_loss(class_maps: Sequence[Tensor], labels: Tensor, *, weight_ex
     """
     target = labels.long()
     counted = (target != IGNORE).sum().clamp(min=1)
-    sums = upsampled_cross_entropy(class_maps, target, ignore=IGNORE)
-    return _over_exits([each / counted for each in sums], weight_exits)
+    with torch.autocast(target.device.type, enabled=False):
+        losses = [_upsampled_cross_entropy(single.float(), target) / counted for single in class_maps]
+    return _over_exits(losses, weight_exits)
 
 
 def self_regulation_f(
@@ -170,12 +167,119 @@ def sr_strength(progress: float, *, start: float, ramp: float) -> float:
     return 1.0 if ramp == 0 else min(1.0, (progress - start) / ramp)
 
 
+def loss_terms(
+    outputs: ExitOutputs, tags: Tensor, labels: Tensor | None, config: TrainConfig, progress: float
+) -> dict[str, Tensor]:
+    """The weighted terms of L = lambda1 L_cls + lambda2 L_seg + lambda3 (L_SR-L + L_SR-F).
+
+    A term whose weight is zero, or that has fewer than two exits to work on, is not computed, so it leaves no trace
+    in any gradient. In a U-shape SR-F acts on the encoder's exits and SR-L on the decoder's.
+
+    Args:
+        outputs: of the multi-exit network; with labels, channel 0 of the class maps is background.
+        tags: (B, C), 1 where the image's tags name the class.
+        labels: (B, H, W) pixel labels with 255; None for the classification network.
+        config: weights, temperatures and schedule of the stage; a `SegmentConfig` where there are labels.
+        progress: share of training done, in [0, 1).
+
+    Returns:
+        Scalars by name (cls, seg, sr_f, sr_l); their sum is the loss.
+    """
+    maps = outputs.class_maps
+    foreground = [single[:, 1:] for single in maps] if labels is not None else maps
+    scores = [pooled_scores(single, config.pool) for single in foreground]
+    learning = slice(None) if config.mea else slice(-1, None)
+    strength = sr_strength(progress, start=config.sr_start, ramp=config.sr_ramp)
+    terms: dict[str, Tensor] = {}
+    if config.weight_cls:
+        loss = classification_loss(scores[learning], tags, weight_exits=config.weight_exits)
+        terms["cls"] = config.weight_cls * loss
+    if labels is not None and isinstance(config, SegmentConfig) and config.weight_seg:
+        loss = segmentation_loss(maps[learning], labels, weight_exits=config.weight_exits)
+        terms["seg"] = config.weight_seg * loss
+    if config.weight_sr_f and strength and len(maps[outputs.encoder]) > 1:
+        terms["sr_f"] = config.weight_sr_f * strength * _sr_f(outputs, tags, config, foreground)
+    if config.weight_sr_l and strength and len(maps[outputs.decoder]) > 1:
+        regulation = self_regulation_l(
+            scores[outputs.decoder],
+            tau=config.tau_l,
+            activation=config.sr_l_activation,
+            teacher=config.sr_l_teacher,
+            scaling=config.tau_scaling,
+        )
+        terms["sr_l"] = config.weight_sr_l * strength * regulation
+    return terms
+
+
+def term_counts(tags: Tensor, labels: Tensor | None, config: TrainConfig) -> dict[str, Tensor]:
+    """What each term of `loss_terms` is a mean over: images, labelled pixels, or present (image, class) pairs.
+
+    The term of a batch is the mean of its parts' terms, weighted by these counts.
+
+    Args:
+        tags: (B, C), 1 where the image's tags name the class.
+        labels: (B, H, W) with 255, or None.
+        config: decides what SR-F is a mean over.
+
+    Returns:
+        Scalars float32 by term name.
+    """
+    images = torch.tensor(float(len(tags)), device=tags.device)
+    pixels = images.new_zeros(()) if labels is None else (labels != IGNORE).sum().float()
+    if config.sr_axis == "class" or config.sr_mode == "released":
+        taught = images
+    else:
+        taught = (tags.any(1) if config.sr_maps == "features" else tags).count_nonzero().float()
+    return {"cls": images, "seg": pixels, "sr_f": taught, "sr_l": images}
+
+
+def _sr_f(outputs: ExitOutputs, tags: Tensor, config: TrainConfig, foreground: list[Tensor]) -> Tensor:
+    """SR-F on what the configuration names.
+
+    Over positions: the maps of tagged classes, or every feature channel of an image with tags. Over classes:
+    whole class vectors, background included.
+    """
+    if config.sr_maps == "features":
+        maps = outputs.feature_maps
+        present = tags.any(1, keepdim=True).expand(-1, maps[0].shape[1])
+    else:
+        maps = foreground if config.sr_axis == "space" and config.sr_mode == "soft" else outputs.class_maps
+        present = tags
+    return self_regulation_f(
+        maps[outputs.encoder],
+        present,
+        tau=config.tau_f,
+        axis=config.sr_axis,
+        mode=config.sr_mode,
+        teacher=config.sr_f_teacher,
+        scaling=config.tau_scaling,
+    )
+
+
 def _over_exits(losses: list[Tensor], weight: float) -> Tensor:
     """The mean in which the last exit counts once and every other ``weight`` times."""
     if weight == 1:
         return torch.stack(losses).mean()
     *others, last = losses
     return (last + weight * sum(others, last.new_zeros(()))) / (1 + weight * len(others))
+
+
+def _upsampled_cross_entropy(maps: Tensor, target: Tensor) -> Tensor:
+    """(B, C, h, w) float32 logits, (B, H, W) int64 -> the sum over labelled pixels of CE(upsampled maps, target).
+
+    One image at a time, whose pixels stay in a CPU's cache, and bilinear upsampling as two matrix products: on a CPU
+    that takes a third of the time of `F.interpolate` on the whole batch.
+    """
+    height, width = (
+        F.interpolate(torch.eye(cells, device=maps.device)[None], pixels, mode="linear")[0]  # (h, H), (w, W)
+        for cells, pixels in zip(maps.shape[2:], target.shape[1:], strict=True)
+    )
+    images = zip(maps.contiguous().chunk(len(maps)), target.chunk(len(maps)), strict=True)
+    sums = [
+        F.cross_entropy(height.t() @ logits @ width, labels, ignore_index=IGNORE, reduction="sum")
+        for logits, labels in images
+    ]
+    return torch.stack(sums).sum()
 
 
 def _lessons_f(maps: list[Tensor], teacher: str) -> list[tuple[Tensor, Tensor]]:
@@ -224,101 +328,3 @@ def _on_one_grid(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
 
 def _pooled(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     return maps if maps.shape[2:] == grid else F.adaptive_avg_pool2d(maps, grid)
-
-
-def loss_terms(
-    outputs: ExitOutputs,
-    tags: Tensor,
-    labels: Tensor | None,
-    *,
-    config: TrainConfig,
-    weight_seg: float,
-    progress: float,
-) -> dict[str, Tensor]:
-    """The weighted terms of L = lambda1 L_cls + lambda2 L_seg + lambda3 (L_SR-L + L_SR-F).
-
-    A term whose weight is zero, or that has fewer than two exits to work on, is not computed, so it leaves no trace
-    in any gradient. In a U-shape SR-F acts on the encoder's exits and SR-L on the decoder's.
-
-    Args:
-        outputs: of the multi-exit network; with labels, channel 0 of the class maps is background.
-        tags: (B, C), 1 where the image's tags name the class.
-        labels: (B, H, W) pixel labels with 255, or None for the classification network.
-        config: weights, temperatures and schedule.
-        weight_seg: lambda2; used with labels only.
-        progress: share of training done, in [0, 1).
-
-    Returns:
-        Scalars by name (cls, seg, sr_f, sr_l); their sum is the loss.
-    """
-    maps = outputs.class_maps
-    foreground = [single[:, 1:] for single in maps] if labels is not None else maps
-    scores = [pooled_scores(single, config.pool) for single in foreground]
-    learning = slice(None) if config.mea else slice(-1, None)
-    strength = sr_strength(progress, start=config.sr_start, ramp=config.sr_ramp)
-    terms: dict[str, Tensor] = {}
-    if config.weight_cls:
-        terms["cls"] = config.weight_cls * classification_loss(
-            scores[learning], tags, weight_exits=config.weight_exits
-        )
-    if labels is not None and weight_seg:
-        terms["seg"] = weight_seg * segmentation_loss(
-            maps[learning], labels, weight_exits=config.weight_exits
-        )
-    if config.weight_sr_f and strength and len(maps[outputs.encoder]) > 1:
-        terms["sr_f"] = config.weight_sr_f * strength * _sr_f(outputs, tags, config, foreground)
-    if config.weight_sr_l and strength and len(maps[outputs.decoder]) > 1:
-        regulation = self_regulation_l(
-            scores[outputs.decoder],
-            tau=config.tau_l,
-            activation=config.sr_l_activation,
-            teacher=config.sr_l_teacher,
-            scaling=config.tau_scaling,
-        )
-        terms["sr_l"] = config.weight_sr_l * strength * regulation
-    return terms
-
-
-def shares(tags: Tensor, labels: Tensor | None, config: TrainConfig) -> dict[str, Tensor]:
-    """This process's part of what each term is a mean over: one over the number of processes, or thereabouts.
-
-    Terms times their shares, added up over all processes, are the terms of the whole batch.
-
-    Args:
-        tags: (B, C) of this process's images.
-        labels: (B, H, W) with 255, or None.
-        config: decides what SR-F is a mean over.
-
-    Returns:
-        Scalars in [0, 1] by term name.
-    """
-    images = torch.tensor(float(len(tags)), device=tags.device)
-    pixels = images.new_zeros(()) if labels is None else (labels != IGNORE).sum().float()
-    own = torch.stack([images, pixels, tags.count_nonzero().float(), tags.any(1).sum().float()])
-    images, pixels, pairs, tagged = own / distributed.total(own).clamp(min=1)
-    in_space = config.sr_axis == "space" and config.sr_mode == "soft"
-    taught = (tagged if config.sr_maps == "features" else pairs) if in_space else images
-    return {"cls": images, "seg": pixels, "sr_f": taught, "sr_l": images}
-
-
-def _sr_f(outputs: ExitOutputs, tags: Tensor, config: TrainConfig, foreground: list[Tensor]) -> Tensor:
-    """SR-F on what the configuration names.
-
-    Over positions: the maps of tagged classes, or every feature channel of an image with tags. Over classes:
-    whole class vectors, background included.
-    """
-    if config.sr_maps == "features":
-        maps = outputs.feature_maps
-        present = tags.any(1, keepdim=True).expand(-1, maps[0].shape[1])
-    else:
-        maps = foreground if config.sr_axis == "space" and config.sr_mode == "soft" else outputs.class_maps
-        present = tags
-    return self_regulation_f(
-        maps[outputs.encoder],
-        present,
-        tau=config.tau_f,
-        axis=config.sr_axis,
-        mode=config.sr_mode,
-        teacher=config.sr_f_teacher,
-        scaling=config.tau_scaling,
-    )

@@ -1,7 +1,4 @@
-"""Sizes and resampling on arrays, without torch: for worker processes and reports.
-
-Class maps of several views -> labels of every pixel, a strip of rows at a time: bounded memory, no torch.
-"""
+"""Sizes and resampling on arrays, without torch: for worker processes, reports and exported networks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+Float32 = NDArray[np.float32]
+STRIP_VALUES = 1 << 22
+"""Probabilities that are held at once: 16 MiB of float32."""
 
 
 def working_size(height: int, width: int, max_side: int) -> tuple[int, int]:
@@ -25,25 +26,19 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
 
 
 def resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W) uint8 labels -> size, nearest neighbour: no label is invented."""
+    """(H, W) uint8 labels -> size, nearest neighbour: labels are never mixed."""
     if labels.shape == size:
         return labels
     return np.array(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
-def resize_maps(maps: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float32]:
+def resize_maps(maps: NDArray[np.floating], size: tuple[int, int]) -> Float32:
     """(K, h, w) -> (K, *size) float32, bilinear with half-pixel centres (torch's align_corners=False)."""
     result = np.empty((len(maps), *size), dtype=np.float32)
     for index, single in enumerate(maps):
-        picture = Image.fromarray(np.ascontiguousarray(single, dtype=np.float32))
-        result[index] = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+        plane = Image.fromarray(np.ascontiguousarray(single, dtype=np.float32))
+        result[index] = np.asarray(plane.resize((size[1], size[0]), Image.Resampling.BILINEAR))
     return result
-
-
-STRIP_VALUES = 1 << 22
-"""Probabilities that are held at once: 16 MiB of float32."""
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class View:
 def label_map(
     views: Sequence[View], size: tuple[int, int], *, allowed: NDArray[np.bool_] | None = None
 ) -> NDArray[np.uint8]:
-    """The most probable label of every pixel.
+    """The most probable label of every pixel, computed in strips of rows: bounded memory.
 
     Args:
         views: of one image; their probabilities are averaged.
@@ -81,7 +76,7 @@ def label_map(
 def label_probability(
     views: Sequence[View], size: tuple[int, int], labels: NDArray[np.integer] | None = None
 ) -> Float32:
-    """Probabilities of every pixel, averaged over the views.
+    """Probabilities of every pixel, averaged over the views, computed in strips of rows.
 
     Args:
         views: of one image.

@@ -1,30 +1,31 @@
-"""The one training loop, for both networks: schedule, precision, processes, checkpoint and resume.
+"""The one training loop, for both networks: order of images, schedule, precision, processes, checkpoint and resume.
 
-With several processes each takes its part of every batch, and DistributedDataParallel adds up the gradients. Losses
-are divided by what the whole batch counts (see `wsss.losses`), so the result is that of one process within rounding.
+With several processes each takes its part of every batch, and DistributedDataParallel adds up the gradients. Loss
+terms are weighted by the part's share of what the whole batch counts (`wsss.losses.term_counts`), so the result is
+that of one process within rounding.
 
 Every random choice is a function of (seed, epoch, image) in the data and of (seed, step) in the network, so a
 checkpoint holds no generator state, and training resumed at step n continues bit for bit.
-
-Which image is in which batch: a function of seed and epoch alone, whatever the number of processes.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
-from wsss.compiling import compiled
 from wsss.config import TrainConfig
-from wsss.depthwise import quick_depthwise
 from wsss.errors import UserError, listed
-from wsss.losses import shares
+from wsss.losses import loss_terms, term_counts
+from wsss.model.heads import ImageDropout
 from wsss.model.multi_exit import ExitOutputs, MultiExitNetwork
 from wsss.runtime import distributed
 from wsss.runtime.device import autocast
@@ -33,11 +34,11 @@ from wsss.runtime.progress import progress_bar
 from wsss.store.artifacts import Artifact, DamagedArtifactError, Stamp, write_artifact
 from wsss.store.files import is_sealed
 
-from timm.layers.norm_act import convert_sync_batchnorm  # isort: skip - after wsss.runtime.torchvision_guard
-from collections.abc import Iterator
+from timm.layers.norm_act import convert_sync_batchnorm  # isort: skip - after wsss.model.backbone
 
 CHECKPOINT_SECONDS = 60.0
 """Training time between checkpoints: what a kill can cost at most."""
+Arrays = Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -57,66 +58,67 @@ class Batch:
     labels: Tensor | None
 
 
-Objective = Callable[[ExitOutputs, Tensor, Tensor | None, float], dict[str, Tensor]]
-"""(outputs, tags, labels, progress in [0, 1)) -> weighted loss terms by name."""
-
-
 @dataclass(frozen=True)
 class Training:
     """Everything `train` needs beside the network.
 
     Attributes:
-        config: optimiser and schedule.
+        config: the training stage's section: losses, optimiser, schedule.
         steps: optimiser steps in all.
+        steps_per_epoch: after so many, ``log`` is called.
         batches: given the first step wanted, yields the batches from there to the end.
-        objective: the loss.
-        checkpoint: where to keep the state between tries.
-        stamp: of the stage; a checkpoint of another fingerprint is ignored.
-        label: of the progress bar.
-        log: told once per epoch of the mean loss terms.
-        compile: the network with ``torch.compile``, where that works.
+        checkpoint: file of the state from which an interrupted training is resumed.
+        stamp: of the stage; a checkpoint of another fingerprint is not used.
+        log: called once per epoch with the mean loss terms.
+        compile: run the network with ``torch.compile``, where that works.
     """
 
     config: TrainConfig
     steps: int
     steps_per_epoch: int
     batches: Callable[[int], Iterable[Batch]]
-    objective: Objective
     checkpoint: Path
     stamp: Stamp
-    label: str
     log: Callable[[dict[str, float]], None]
     compile: bool = False
 
 
 def train(network: MultiExitNetwork, job: Training, *, device: torch.device, precision: torch.dtype) -> None:
-    """Train in place, going on from the job's checkpoint if there is one.
+    """Train in place, resuming from the job's checkpoint if there is one.
 
     Raises:
         UserError: the loss is not finite; the message names the step and the images.
         Interrupted: a stop was asked for; the checkpoint holds everything.
     """
-    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    _check_processes(job.config, device, job.stamp.stage)
-    set_training(network, freeze_bn=job.config.freeze_bn, frozen_blocks=job.config.frozen_blocks)
-    optimizer = make_optimizer(network, job.config)
+    config, stage = job.config, job.stamp.stage
+    _check_processes(config, device, stage)
+    prepare(network, config, device)
+    optimizer = make_optimizer(network, config)
     first = _resume(network, optimizer, job)
-    criterion = _in_parallel(Criterion(network, job, device, precision))
+    criterion = _in_parallel(Criterion(network, config, device, precision, compile=job.compile))
     saved = time.monotonic()
-    means = _Means()
-    with progress_bar(job.steps * job.config.batch, job.label, "img") as bar:
-        bar.update(first * job.config.batch)
+    seen: list[dict[str, float]] = []
+    with progress_bar(job.steps * config.batch, stage, "img") as bar:
+        bar.update(first * config.batch)
         for step, batch in zip(range(first, job.steps), job.batches(first), strict=True):
-            set_learning_rate(optimizer, job.config, step / job.steps)
+            set_learning_rate(optimizer, config, step / job.steps)
             torch.manual_seed(step_seed(job.stamp.seed, step))
             due = distributed.leads() and time.monotonic() - saved > CHECKPOINT_SECONDS
-            terms, stop, due = _step(criterion, optimizer, batch, job, step, due)
-            means.add(terms)
-            bar.set_postfix_str(f"loss {sum(terms.values()):.3f}", refresh=False)
-            bar.update(job.config.batch)
+            terms = criterion(batch, step / job.steps)
+            values, stop, due = _agree(terms, due)
+            if not all(math.isfinite(value) for value in values.values()):
+                raise UserError(
+                    f"{stage}: the loss is not finite at step {step + 1} of {job.steps} ({values}), images "
+                    f"{listed(batch.ids, ', ')}.\nTry a smaller {stage}.lr, run.precision=fp32 or lr_warmup=0.1."
+                )
+            optimise(optimizer, terms)
+            seen.append(values)
+            bar.set_postfix_str(f"loss {sum(values.values()):.3f}", refresh=False)
+            bar.update(config.batch)
             done = step + 1
             if done % job.steps_per_epoch == 0:
-                job.log({"epoch": done // job.steps_per_epoch, **means.take()})
+                job.log({"epoch": done // job.steps_per_epoch, **_means(seen)})
+                seen = []
             # The last one too: what comes after training may fail, and must not cost the training.
             if stop or due or done == job.steps:
                 if distributed.leads():
@@ -127,11 +129,77 @@ def train(network: MultiExitNetwork, job: Training, *, device: torch.device, pre
                 raise Interrupted
 
 
-def set_training(network: MultiExitNetwork, *, freeze_bn: bool, frozen_blocks: int) -> None:
-    """Training mode, with the backbone's BatchNorm (statistics, scale, shift) and its shallow blocks as asked."""
+class Criterion(nn.Module):
+    """Network and losses as one module, so that DistributedDataParallel sees which weights a loss reaches.
+
+    Args:
+        network: in training, on the device.
+        config: the training stage's section.
+        device: where the network is.
+        precision: of the network; losses are computed in float32.
+        compile: run the network with ``torch.compile``. Where that fails, it says so and continues without.
+    """
+
+    def __init__(
+        self,
+        network: MultiExitNetwork,
+        config: TrainConfig,
+        device: torch.device,
+        precision: torch.dtype,
+        *,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+        self.device = device
+        self.precision = precision
+        self.compiled: Any = torch.compile(network.forward, dynamic=False) if compile else None
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """This process's part of the batch's weighted loss terms, by name."""
+        images = batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        tags = batch.tags.to(self.device, non_blocking=True)
+        labels = None if batch.labels is None else batch.labels.to(self.device, non_blocking=True)
+        shares = self._shares(tags, labels) if distributed.count() > 1 else {}
+        with autocast(self.device, self.precision):
+            outputs = self._outputs(images)
+        terms = loss_terms(outputs, tags, labels, self.config, progress)
+        return {name: term * shares[name] if shares else term for name, term in terms.items()}
+
+    def _outputs(self, images: Tensor) -> ExitOutputs:
+        if self.compiled is not None:
+            try:
+                return self.compiled(images)  # type: ignore[no-any-return]
+            except (
+                Exception
+            ) as error:  # compilers fail with almost anything; an error of the network comes again
+                self.compiled = None
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                tqdm.write(f"run.compile: not possible here, continuing without ({reason})")
+        return self.network(images)  # type: ignore[no-any-return]
+
+    def _shares(self, tags: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+        """By term, this process's share of the whole batch; terms times their shares add up to the batch's terms."""
+        counts = term_counts(tags, labels, self.config)
+        own = torch.stack(list(counts.values()))
+        whole = distributed.total(own)
+        images = int(whole[list(counts).index("cls")])
+        for module in self.network.modules():
+            if isinstance(module, ImageDropout):
+                module.batch = images, distributed.part(images)
+        return dict(zip(counts, own / whole.clamp(min=1), strict=True))
+
+
+def prepare(network: MultiExitNetwork, config: TrainConfig, device: torch.device) -> None:
+    """Move to the device, in training mode, with the backbone's BatchNorm and shallow blocks frozen as configured.
+
+    A frozen BatchNorm keeps its statistics, scale and shift.
+    """
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
-    network.plain.backbone.freeze(frozen_blocks)
-    if freeze_bn:
+    network.plain.backbone.freeze(config.frozen_blocks)
+    if config.freeze_bn:
         for module in network.plain.backbone.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval().requires_grad_(False)
@@ -157,81 +225,56 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, pro
         group["lr"] = rate * group["factor"]
 
 
+def optimise(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor]) -> None:
+    """One step down the gradient of the sum of this process's loss terms."""
+    optimizer.zero_grad(set_to_none=True)
+    if terms:
+        # DistributedDataParallel takes the mean of the gradients, and the loss is the sum of the parts.
+        (distributed.count() * torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
 def step_seed(seed: int, step: int) -> int:
     """The seed of the network's own randomness (dropout) at a step."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
 
 
-def state_arrays(module: nn.Module) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+def batch_indices(
+    count: int, batch: int, seed: int, first: int, steps: int
+) -> Iterator[list[tuple[int, int]]]:
+    """The (epoch, image) pairs of every batch from step ``first`` on: a function of seed and epoch alone.
+
+    Each epoch is a permutation of the ``count`` images. A remainder smaller than a batch waits for another epoch's
+    order, except when there are fewer images than a batch holds: then every batch is the whole set.
+    """
+    per_epoch = steps_in_epoch(count, batch)
+    drawn = -1
+    for step in range(first, steps):
+        epoch, position = divmod(step, per_epoch)
+        if epoch != drawn:
+            order, drawn = np.random.default_rng([seed, epoch]).permutation(count).tolist(), epoch
+        yield [(epoch, index) for index in order[position * batch : (position + 1) * batch]]
+
+
+def steps_in_epoch(count: int, batch: int) -> int:
+    """Optimiser steps per epoch."""
+    return max(1, count // batch)
+
+
+def state_arrays(module: nn.Module) -> Arrays:
     """A module's state dict as NumPy arrays."""
     return {name: value.detach().cpu().contiguous().numpy() for name, value in module.state_dict().items()}
 
 
-def load_arrays(
-    module: nn.Module, arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]
-) -> None:
+def load_arrays(module: nn.Module, arrays: Arrays) -> None:
     """Load what `state_arrays` gave; names and shapes must match."""
     module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
-
-
-class _Means:
-    """Mean loss terms since the last `take`."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._count = 0
-
-    def add(self, terms: dict[str, float]) -> None:
-        self._count += 1
-        for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-
-    def take(self) -> dict[str, float]:
-        means = {name: round(total / self._count, 6) for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
-        return means
-
-
-class Criterion(nn.Module):
-    """Network and losses as one module, so that DistributedDataParallel sees which weights a loss reaches.
-
-    Args:
-        network: in training.
-        job: its objective and configuration.
-        device: where it is.
-        precision: of the network; losses are computed in float32.
-    """
-
-    def __init__(
-        self, network: MultiExitNetwork, job: Training, device: torch.device, precision: torch.dtype
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.outputs: Callable[[Tensor], ExitOutputs] = (
-            compiled(network) if job.compile else network.__call__  # no second name for its parameters
-        )
-        self.job = job
-        self.device = device
-        self.precision = precision
-
-    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """This process's part of the batch's weighted loss terms, by name."""
-        images = batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-        tags = batch.tags.to(self.device, non_blocking=True)
-        labels = None if batch.labels is None else batch.labels.to(self.device, non_blocking=True)
-        with autocast(self.device, self.precision), quick_depthwise(self.device):
-            outputs = self.outputs(images)
-        terms = self.job.objective(outputs, tags, labels, progress)
-        if distributed.count() == 1:
-            return terms
-        part = shares(tags, labels, self.job.config)
-        return {name: term * part[name] for name, term in terms.items()}
 
 
 def _in_parallel(criterion: Criterion) -> nn.Module:
     if distributed.count() == 1:
         return criterion
-    if not criterion.job.config.freeze_bn:
+    if not criterion.config.freeze_bn:
         convert_sync_batchnorm(criterion)  # type: ignore[no-untyped-call]
     # Which weights a loss reaches changes when self-regulation starts: DDP has to look every time.
     return DistributedDataParallel(criterion, forward_sync_buffers=False, find_unused_parameters=True)
@@ -253,29 +296,16 @@ def _check_processes(config: TrainConfig, device: torch.device, stage: str) -> N
         )
 
 
-def _step(
-    criterion: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, job: Training, step: int, due: bool
-) -> tuple[dict[str, float], bool, bool]:
-    """One step.
-
-    Returns:
-        The loss terms of the whole batch; whether any process was asked to stop; whether one finds a checkpoint due.
-    """
-    terms = criterion(batch, step / job.steps)
+def _agree(terms: Mapping[str, Tensor], due: bool) -> tuple[dict[str, float], bool, bool]:
+    """The terms of the whole batch; whether any process was asked to stop; whether a checkpoint is due anywhere."""
     own = [float(term.detach()) for term in terms.values()]
     *summed, stop, due_anywhere = distributed.total(torch.tensor([*own, requested(), due])).tolist()
-    values = dict(zip(terms, summed, strict=True))
-    if not all(math.isfinite(value) for value in values.values()):
-        raise UserError(
-            f"{job.label}: the loss is not finite at step {step + 1} of {job.steps} ({values}), images "
-            f"{listed(batch.ids, ', ')}.\nTry a smaller {job.stamp.stage}.lr, run.precision=fp32 or lr_warmup=0.1."
-        )
-    optimizer.zero_grad(set_to_none=True)
-    if terms:
-        # DistributedDataParallel takes the mean of the gradients, and the loss is the sum of the parts.
-        (distributed.count() * torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return values, stop > 0, due_anywhere > 0
+    return dict(zip(terms, summed, strict=True)), stop > 0, due_anywhere > 0
+
+
+def _means(seen: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = {name: None for values in seen for name in values}  # a set would lose their order
+    return {name: round(sum(values.get(name, 0.0) for values in seen) / len(seen), 6) for name in names}
 
 
 def _save(network: MultiExitNetwork, optimizer: torch.optim.Optimizer, job: Training, done: int) -> None:
@@ -307,30 +337,3 @@ def _resume(network: MultiExitNetwork, optimizer: torch.optim.Optimizer, job: Tr
         state.setdefault(int(index), {})[key] = torch.from_numpy(np.array(value))
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return done
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """The order of ``count`` images in an epoch: a permutation that depends on seed and epoch alone."""
-    return [int(i) for i in np.random.default_rng([seed, epoch]).permutation(count)]
-
-
-def batch_indices(
-    count: int, batch: int, seed: int, first: int, steps: int
-) -> Iterator[list[tuple[int, int]]]:
-    """The (epoch, image) pairs of every batch from step ``first`` on.
-
-    A remainder smaller than a batch waits for another epoch's order, except when there are fewer images than
-    a batch holds: then every batch is the whole set.
-    """
-    per_epoch = steps_in_epoch(count, batch)
-    drawn = -1
-    for step in range(first, steps):
-        epoch, position = divmod(step, per_epoch)
-        if epoch != drawn:
-            order, drawn = epoch_order(count, seed, epoch), epoch
-        yield [(epoch, index) for index in order[position * batch : (position + 1) * batch]]
-
-
-def steps_in_epoch(count: int, batch: int) -> int:
-    """Optimiser steps per epoch."""
-    return max(1, count // batch)

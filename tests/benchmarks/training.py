@@ -17,10 +17,10 @@ from tests.pipelines import ROOT
 from wsss.config import RunConfig, SegmentConfig, TrainConfig, load_config
 from wsss.cost import (
     interleaved_seconds,
-    made_up_batch,
     median_ratios,
     multiply_adds,
     prediction,
+    synthetic_batch,
     training_step,
 )
 from wsss.runtime.device import choose_device, choose_precision
@@ -43,9 +43,8 @@ def training_job(config: TrainConfig, name: str) -> Callable[[], None]:
     config, device = replace(config, weights="none"), choose_device("auto")
     return training_step(
         training_network(config, CLASSES, name),
-        made_up_batch(config, CLASSES, device=device),
+        synthetic_batch(config, CLASSES, device=device),
         config,
-        weight_seg=config.weight_seg if isinstance(config, SegmentConfig) else 0.0,
         device=device,
         precision=choose_precision(RunConfig(), device),
     )

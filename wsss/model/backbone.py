@@ -5,7 +5,9 @@ carries them), ``none``, or the path of a ``.pth``/``.safetensors`` file with ti
 """
 
 import contextlib
+import importlib
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +17,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import wsss.runtime.torchvision_guard  # noqa: F401 - must come before timm
 from wsss.errors import UserError, listed
 from wsss.model.weights import BUNDLED_BACKBONE, bundled_path
-from wsss.same_convolution import without_copies
 
-import timm  # isort: skip
-from timm.models import load_state_dict  # isort: skip
+
+def import_torchvision() -> "torch.library.Library | None":
+    """Import torchvision, which timm needs, also where it was built for CUDA and torch was not.
+
+    On package indexes torchvision is a CUDA build. Beside a CPU build of torch its import fails with "operator
+    torchvision::nms does not exist". On exactly that error the missing operators are declared (nothing here calls
+    them) and the import is tried again.
+
+    Returns:
+        The declarations, which live as long as this object; None where nothing was missing.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        importlib.import_module("torchvision")
+        return library
+    return None
+
+
+_torchvision_operators = import_torchvision()
+
+import timm  # noqa: E402  # isort: skip - needs torchvision
+from timm.models import load_state_dict  # noqa: E402  # isort: skip
 
 BUNDLED_NORM = (127 / 255, 128 / 255)
 """Mean and deviation of the bundled weights' input: (pixel - 127) / 128."""
@@ -121,7 +149,6 @@ def create_backbone(name: str, *, weights: str, output_stride: int) -> Backbone:
             f"backbone {name} at output stride {output_stride}: {_first_line(error)}; expected a model with "
             "features_only and that stride (try output_stride=32 or resnet50)"
         ) from None
-    without_copies(features)
     strides = features.feature_info.reduction()
     if strides[-1] != output_stride:
         raise UserError(f"backbone {name} has stride {strides[-1]}; set output_stride={strides[-1]}")

@@ -16,9 +16,13 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import wsss.runtime.torchvision_guard  # noqa: F401 - must come before timm
 
-from timm.layers.norm import LayerNorm2d  # isort: skip
+class ChannelNorm(nn.LayerNorm):
+    """Normalisation over the channels of each position: (B, D, h, w) -> the same."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """See the class."""
+        return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class UpBlock(nn.Module):
@@ -37,9 +41,9 @@ class UpBlock(nn.Module):
     def __init__(self, skip: int, width: int, factor: int) -> None:
         super().__init__()
         self.factor = factor
-        self.lateral = nn.Sequential(nn.Conv2d(skip, width, 1, bias=False), LayerNorm2d(width))
+        self.lateral = nn.Sequential(nn.Conv2d(skip, width, 1, bias=False), ChannelNorm(width, eps=1e-6))
         self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), LayerNorm2d(width), nn.ReLU()
+            nn.Conv2d(width, width, 3, padding=1, bias=False), ChannelNorm(width, eps=1e-6), nn.ReLU()
         )
 
     def forward(self, deep: Tensor | None, skip: Tensor) -> Tensor:

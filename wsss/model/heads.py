@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsss.runtime import distributed
-
 EXIT_STRIDE = 8
 """Shallower maps are pooled to this stride before their exit head: at the stem a head costs 16x as much."""
 VECTOR = 16
@@ -27,8 +25,7 @@ class CamHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, C, h, w) logits."""
-        maps: Tensor = self.classifier(features)
-        return maps
+        return self.classifier(features)  # type: ignore[no-any-return]
 
 
 class AsppHead(nn.Module):
@@ -47,32 +44,27 @@ class AsppHead(nn.Module):
         """(B, D, h, w) -> (B, C, h, w) logits."""
         return torch.stack([branch(features) for branch in self.branches]).sum(0)
 
-    def local(self, features: Tensor) -> Tensor:
-        """The part of ``forward`` in which an output depends on nearby inputs alone: all of it."""
-        return self(features)  # type: ignore[no-any-return]
-
-    def rest(self, maps: Tensor) -> Tensor:
-        """What of ``forward`` comes after `local`: nothing."""
-        return maps
-
 
 class ImageDropout(nn.Module):
-    """Dropout of whole channels (Tompson et al., CVPR 2015), drawn for the whole batch.
+    """Dropout of whole channels (Tompson et al., CVPR 2015), in training alone, drawn for the whole batch.
 
-    Which channels an image loses does not depend on the process that holds it.
+    Attributes:
+        batch: where several processes share a batch, the number of its images and those of this process: then it does
+            not depend on the process which channels an image loses. None: all images are here.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        self.batch: tuple[int, slice] | None = None
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, D, h, w) -> the same with channels at zero and the others enlarged; in training alone."""
+        """(B, D, h, w) -> the same with channels at zero and the others scaled up."""
         if not self.training:
             return features
-        images = int(distributed.total(torch.tensor(len(features))))
+        images, own = self.batch or (len(features), slice(None))
         kept = features.new_empty((images, features.shape[1], 1, 1)).bernoulli_(1 - self.rate)
-        return features * (kept / (1 - self.rate))[distributed.part(images)]
+        return features * (kept / (1 - self.rate))[own]
 
 
 class LightHead(nn.Module):
@@ -91,19 +83,9 @@ class LightHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, C, h, w) logits."""
-        return self.rest(self.local(features))
-
-    def local(self, features: Tensor) -> Tensor:
-        """The part of ``forward`` before the first GroupNorm, whose statistics are those of the whole map."""
-        reduced: Tensor = self.reduce[0](features)
-        return reduced
-
-    def rest(self, maps: Tensor) -> Tensor:
-        """What of ``forward`` comes after `local`: (B, width, h, w) -> (B, C, h, w) logits."""
-        reduced = self.reduce[2](self.reduce[1](maps))
+        reduced = self.reduce(features)
         context = torch.stack([reduced, *(branch(reduced) for branch in self.branches)]).sum(0)
-        logits: Tensor = self.classifier(self.dropout(self.mix(context)))
-        return logits
+        return self.classifier(self.dropout(self.mix(context)))  # type: ignore[no-any-return]
 
 
 class PixelHead(nn.Module):
@@ -115,16 +97,7 @@ class PixelHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, C, h, w) logits."""
-        maps: Tensor = self.classifier(features)
-        return maps
-
-    def local(self, features: Tensor) -> Tensor:
-        """The part of ``forward`` in which an output depends on nearby inputs alone: all of it."""
-        return self(features)  # type: ignore[no-any-return]
-
-    def rest(self, maps: Tensor) -> Tensor:
-        """What of ``forward`` comes after `local`: nothing."""
-        return maps
+        return self.classifier(features)  # type: ignore[no-any-return]
 
 
 class ExitHead(nn.Module):
@@ -146,19 +119,15 @@ class ExitHead(nn.Module):
         """(B, D, h, w) -> (B, C, h', w') logits, h' = ceil(h / pooling)."""
         if self.pooling > 1:
             features = F.avg_pool2d(features, self.pooling, ceil_mode=True, count_include_pad=False)
-        maps: Tensor = self.classifier(self.body(features))
-        return maps
+        return self.classifier(self.body(features))  # type: ignore[no-any-return]
 
 
 def _conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     # GroupNorm: independent of the batch, so of the number of images and processes that share a step.
+    # At least two channels a group: a single value, which a map of one cell would leave, has no deviation.
+    groups = next(groups for groups in (8, 4, 2, 1) if outputs % groups == 0 and outputs > groups)
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
-        nn.GroupNorm(_groups(outputs), outputs),
+        nn.GroupNorm(groups, outputs),
         nn.ReLU(),
     )
-
-
-def _groups(channels: int) -> int:
-    # At least two channels each: a single value, which a map of one cell would leave, has no deviation.
-    return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0 and channels > groups)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wsss.errors import UserError
 from wsss.model.multi_exit import PlainNetwork
 
-from timm.layers.conv2d_same import Conv2dSame  # isort: skip - after wsss.runtime.torchvision_guard
+from timm.layers.conv2d_same import Conv2dSame  # isort: skip - after wsss.model.backbone
 
 if TYPE_CHECKING:
     import onnx

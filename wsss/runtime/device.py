@@ -1,6 +1,7 @@
 """Where it is computed, and in which precision: by capability, never by a measurement that could differ."""
 
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
 
@@ -28,36 +29,32 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(config: RunConfig, device: torch.device) -> torch.dtype:
-    """float32, or bfloat16 where asked for or (``auto``) quicker on the device.
+def resolve_precision(config: RunConfig, device: torch.device | None = None) -> Literal["fp32", "bf16"]:
+    """The precision that ``run.precision`` stands for: as configured; ``auto``: bf16 where the device computes it.
 
-    On a CPU: with AMX, or with AVX-512's instructions for it on other processors than Intel's, on which these
-    multiply at no more than float32's rate (measured: half of it).
+    A CUDA device says so itself; a CPU has AVX-512's or AMX's instructions for it.
+
+    Args:
+        config: the section ``run``.
+        device: where it is computed; None: on ``run.device``.
+
+    Raises:
+        UserError: see `choose_device`.
     """
     if config.precision != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16}[config.precision]
+        return config.precision
+    device = device or choose_device(config.device)
     if device.type == "cuda":
-        quicker = torch.cuda.is_bf16_supported(including_emulation=False)
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-        intel = "intel" in str(capabilities.get("cpu_name", "")).lower()
-        quicker = bool(capabilities.get("amx_bf16") or (capabilities.get("avx512_bf16") and not intel))
-    return torch.bfloat16 if quicker else torch.float32
+        able = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return "bf16" if able else "fp32"
 
 
-def choose_integers(config: RunConfig, device: torch.device) -> bool:
-    """Whether ``auto`` computes convolutions in 8-bit integers where no gradient is needed.
-
-    On a CPU that multiplies these quickly and bfloat16 no quicker than float32.
-    """
-    floats = config.precision == "auto" and choose_precision(config, device) == torch.float32
-    return floats and device.type == "cpu" and multiplies_integers()
-
-
-def multiplies_integers() -> bool:
-    """Whether the CPU has instructions for sums of products of 8-bit integers (VNNI)."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
+def choose_precision(config: RunConfig, device: torch.device) -> torch.dtype:
+    """`resolve_precision` as torch's type."""
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[resolve_precision(config, device)]
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

@@ -21,7 +21,6 @@ from typing import Any, TypeAlias, TypeVar
 
 from wsss.config import RunConfig
 from wsss.errors import UserError
-from wsss.memory import keep_freed_memory
 from wsss.runtime.distributed import local_count
 from wsss.runtime.interrupt import check
 
@@ -173,7 +172,6 @@ _work: Callable[[Any], Any]
 def _begin(work: Callable[[Any], Any]) -> None:
     global _work
     serve_parent()
-    keep_freed_memory()
     _work = work
 
 

@@ -145,10 +145,8 @@ def variant_costs(
     for name, config in configs.items():
         segment = replace(config.segment, weights="none")
         networks[name] = training_network(segment, classes, "segment")
-        batches[name] = cost.made_up_batch(segment, classes, device=device, seed=config.seed)
-        steps[name] = cost.training_step(
-            networks[name], batches[name], segment, weight_seg=segment.weight_seg, **on
-        )
+        batches[name] = cost.synthetic_batch(segment, classes, device=device, seed=config.seed)
+        steps[name] = cost.training_step(networks[name], batches[name], segment, **on)
     stepping = cost.interleaved_seconds(steps, rounds=rounds)
     ratios = cost.median_ratios(stepping)
     predictions = {

@@ -100,7 +100,7 @@ def run_predict(request: PredictRequest) -> None:
     if distributed.leads():
         claim(out, settings, images, overlay=request.overlay, force=request.force)
     distributed.wait()
-    for note in (*notes, *tag_notes, *predictor.notes):
+    for note in (*notes, *tag_notes):
         print(f"note: {note}")
     own = images[distributed.rank() :: distributed.count()]
     failures: list[tuple[InputImage, Exception]] = []
@@ -253,7 +253,7 @@ def _open_predictor(request: PredictRequest) -> tuple[Predictor, RunConfig]:
 def _record(predictor: Predictor, *, tagged: bool) -> dict[str, Any]:
     """All that the masks depend on besides the images and their tags."""
     settings: dict[str, Any] = asdict(predictor.settings) | {"scales": list(predictor.settings.scales)}
-    del settings["tile"]  # the same result within rounding
+    del settings["tile"]  # what ran out of memory is resumed with a smaller one: nearly the same masks
     settings["crf"] = [CRF_PRESET, CRF_ITERATIONS, settings.pop("crf_max_side")] if settings["crf"] else None
     return {"network": predictor.identity, "classes": list(predictor.classes), "tagged": tagged, **settings}
 

@@ -19,6 +19,7 @@ from wsss.config import Config
 from wsss.crf import PRESETS, dense_crf
 from wsss.errors import UserError
 from wsss.resize import View, label_map, label_probability, resize_image, resize_maps, working_size
+from wsss.runtime.interrupt import check
 from wsss.store.files import file_sha256
 
 UInt8 = NDArray[np.uint8]
@@ -86,13 +87,11 @@ class Predictor(ABC):
     Attributes:
         classes: C names; label c + 1 belongs to class c.
         identity: what stands for the network in the record of settings.
-        notes: what the user should know, a sentence each.
     """
 
     classes: tuple[str, ...]
     identity: str
     settings: Settings
-    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def maps(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -134,7 +133,6 @@ class RunPredictor(Predictor):
 
     def __init__(self, run: FinishedRun, settings: Settings) -> None:
         from stages.training import load_deployed
-        from wsss.model.tiles import TiledNetwork
         from wsss.runtime.device import choose_device, choose_precision
 
         artifact = run.artifact("segment")
@@ -145,15 +143,6 @@ class RunPredictor(Predictor):
         self._device = choose_device(run.config.run.device)
         self._precision = choose_precision(run.config.run, self._device)
         self.network = load_deployed(artifact.path, run.config.segment, len(self.classes), self._device)
-        self._tiled = TiledNetwork(
-            self.network, device=self._device, precision=self._precision, tile=settings.tile or 1 << 30
-        )
-        larger = settings.max_side == 0 or settings.max_side * max(settings.scales) > settings.tile
-        if settings.tile and larger and not self._tiled.exact:
-            self.notes = (
-                f"backbone {run.config.segment.backbone} sees the whole image at once (attention or global pooling): "
-                f"an image above {settings.tile} pixels is computed in tiles that do not see each other",
-            )
 
     def labels(self, image: UInt8, allowed: NDArray[np.bool_] | None) -> UInt8:
         """As `Predictor.labels`; what is no larger than a tile is computed as stage segment does, bit for bit."""
@@ -176,7 +165,19 @@ class RunPredictor(Predictor):
 
     def maps(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
         """See `Predictor`."""
-        return self._tiled.maps(image)
+        import torch
+
+        from wsss.model.tiles import tiled_maps
+        from wsss.runtime.device import autocast
+
+        def forward(pixels: torch.Tensor) -> torch.Tensor:
+            check()
+            images = pixels.to(self._device).contiguous(memory_format=torch.channels_last)
+            return self.network(images)  # type: ignore[no-any-return]
+
+        tile = self.settings.tile or max(image.shape)
+        with autocast(self._device, self._precision), torch.inference_mode():
+            return tiled_maps(forward, image, tile=tile, strides=self.network.strides)
 
 
 class OnnxPredictor(Predictor):
