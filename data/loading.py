@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from data import Sample
 from data.images import read_image
 from wsss import IGNORE
-from wsss.config import TrainConfig
+from wsss.config import SegmentConfig, TrainConfig
 from wsss.errors import UserError
 from wsss.resize import resize_image, resize_labels, working_size
 from wsss.runtime import distributed
@@ -106,8 +106,9 @@ def random_view(
 ) -> tuple[Tensor, Tensor | None]:
     """One training view.
 
-    The image is resized to a long side drawn from ``config.long_side``, padded with grey (labels with 255) and
-    cropped to ``config.crop`` at a random place, mirrored half of the time, and jittered in colour.
+    The image is resized by a factor drawn from ``config.zoom``, or to a long side drawn from ``config.long_side``,
+    padded with grey (labels with 255) and cropped to ``config.crop`` at a random place (with ``labelled_crops`` of a
+    `SegmentConfig` on a labelled pixel), mirrored half of the time, and jittered in colour.
 
     Args:
         image: (H, W, 3) uint8.
@@ -118,14 +119,20 @@ def random_view(
     Returns:
         (3, crop, crop) float32 in [0, 1], and (crop, crop) uint8 or None.
     """
-    low, high = config.long_side
-    factor = int(random.integers(low, high + 1)) / max(image.shape[:2])
+    if config.zoom:
+        factor = float(np.exp(random.uniform(*np.log(config.zoom))))  # as often halved as doubled
+    else:
+        factor = int(random.integers(config.long_side[0], config.long_side[1] + 1)) / max(image.shape[:2])
     size = (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)))
     crop = config.crop
+    resized = None if labels is None else resize_labels(labels, size)
     top, left = (_offset(side, crop, random) for side in size)
+    share = config.labelled_crops if isinstance(config, SegmentConfig) else 0.0
+    if resized is not None and share and random.random() < share:
+        top, left = _on_labelled_pixel(resized, crop, random) or (top, left)
     mirror = config.flip and random.random() < 0.5
     placed = _placed(resize_image(image, size), crop, top, left, PADDING_GREY)
-    target = None if labels is None else _placed(resize_labels(labels, size), crop, top, left, IGNORE)
+    target = None if resized is None else _placed(resized, crop, top, left, IGNORE)
     if mirror:
         placed = placed[:, ::-1]
         target = None if target is None else target[:, ::-1]
@@ -169,6 +176,23 @@ def _offset(side: int, crop: int, random: np.random.Generator) -> int:
     """Where the crop begins along one side; negative where the image is smaller and will be padded."""
     slack = side - crop
     return int(random.integers(min(slack, 0), max(slack, 0) + 1))
+
+
+def _on_labelled_pixel(
+    labels: NDArray[np.uint8], crop: int, random: np.random.Generator
+) -> tuple[int, int] | None:
+    """Where a crop begins that holds a pixel of a drawn class, inside the image; None where only background is."""
+    classes = np.unique(labels[(labels != 0) & (labels != IGNORE)])
+    if not len(classes):
+        return None
+    rows, columns = np.nonzero(labels == random.choice(classes))
+    chosen = random.integers(len(rows))
+    begins = []
+    for pixel, side in zip((rows[chosen], columns[chosen]), labels.shape, strict=True):
+        slack = side - crop
+        begin = int(pixel) - int(random.integers(crop))
+        begins.append(min(max(begin, min(slack, 0)), max(slack, 0)))
+    return begins[0], begins[1]
 
 
 def _placed(array: NDArray[np.uint8], crop: int, top: int, left: int, fill: int) -> NDArray[np.uint8]:

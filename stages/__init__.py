@@ -96,7 +96,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("classify", 4, True, lambda _: (), _weak_training),
     Stage("cams", 5, True, lambda _: ("classify",), _weak_training),
     Stage("refine", 2, False, lambda _: ("cams",), _weak_training),
-    Stage("segment", 6, True, _segment_inputs, _segment_view),
+    Stage("segment", 7, True, _segment_inputs, _segment_view),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 

@@ -21,6 +21,7 @@ from stages import Context
 from stages.training import fit, network_groups
 from wsss.cams import exit_probabilities, label_probabilities
 from wsss.errors import UserError, listed
+from wsss.metrics.confusion import label_pixels
 from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork, folded
 from wsss.resize import resize_labels
 from wsss.runtime.device import autocast, choose_device, choose_precision
@@ -33,12 +34,12 @@ def compute(context: Context) -> None:
     """Train, predict the validation split and write the artifact."""
     config = context.config.segment
     training = context.data.split(context.config.data.train_split)
-    network = fit(
-        context,
-        config,
-        samples=training,
-        masks=_mask_source(context, training.samples),
-    )
+    masks = _mask_source(context, training.samples)
+    weights = None
+    if config.class_weights == "root":
+        counts = np.sum([label_pixels(masks(sample)) for sample in training.samples], axis=0)
+        weights = torch.from_numpy(root_weights(counts[: len(training.classes) + 1])).float()
+    network = fit(context, config, samples=training, masks=masks, label_weights=weights)
     predicted = [
         *context.data.split(context.config.data.val_split).samples,
         *overview_samples(training),
@@ -62,6 +63,18 @@ def compute(context: Context) -> None:
             groups=lambda _: groups,
             done=bar.update,
         )
+
+
+def root_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(L,) training pixels of each label -> (L,) weights: one over the root of the label's share, mean 1 over pixels.
+
+    The root is between no weights, which let a label of 0.1 % of the pixels vanish, and the full inverse, which lets it
+    flood the image (compare Mahajan et al., ECCV 2018, section 2.2). A label without pixels is never used.
+    """
+    shares = counts / max(1, counts.sum())
+    roots = np.zeros(len(counts))
+    np.divide(1, np.sqrt(shares), where=shares > 0, out=roots)
+    return np.asarray(roots / max(float((roots * shares).sum()), 1e-12))
 
 
 def _mask_source(context: Context, samples: Sequence[Sample]) -> MaskSource:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from data import Dataset
 from data.loading import MaskSource, TrainingViews, training_batches
@@ -38,6 +38,7 @@ def fit(
     *,
     samples: Dataset,
     masks: MaskSource | None,
+    label_weights: Tensor | None = None,
 ) -> MultiExitNetwork:
     """Build the stage's network with its exits and train it, going on from a checkpoint if there is one."""
     stage = context.stamp.stage
@@ -57,6 +58,7 @@ def fit(
         stamp=context.stamp,
         log=lambda means: context.log({"stage": stage, **means}),
         compile=context.config.run.compile,
+        label_weights=label_weights,
     )
     train(network, job, device=device, precision=choose_precision(context.config.run, device))
     return network

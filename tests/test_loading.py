@@ -132,3 +132,36 @@ def test_a_photograph_that_has_gone_is_named_in_one_line(tmp_path: Path, workers
         list(training_batches(made, 0, 1, workers))
     assert str(caught.value).startswith(str(data.samples[0].image))
     assert "\n" not in str(caught.value)
+
+
+@given(seed=st.integers(0, 300), height=st.integers(20, 120), width=st.integers(20, 120))
+@settings(max_examples=60)
+def test_a_crop_on_a_labelled_pixel_holds_one_whatever_the_sizes(seed: int, height: int, width: int) -> None:
+    random = np.random.default_rng(seed)
+    labels = np.zeros((height, width), np.uint8)
+    labels[random.integers(height), random.integers(width)] = 2
+    image = np.repeat(labels[..., None], 3, 2)
+    config = replace(CONFIG, zoom=(1.0, 1.0), labelled_crops=1.0)
+    _, target = random_view(image, labels, config, random)
+    assert target is not None
+    assert bool((target == 2).any())
+
+
+def test_labelled_crops_draw_classes_not_pixels() -> None:
+    # One pixel of class 1 far from 400 of class 2: both are held by about half of the crops.
+    labels = np.zeros((300, 300), np.uint8)
+    labels[10, 10], labels[270:290, 270:290] = 1, 2
+    image = np.zeros((300, 300, 3), np.uint8)
+    config = replace(CONFIG, zoom=(1.0, 1.0), labelled_crops=1.0)
+    found = [random_view(image, labels, config, np.random.default_rng(seed))[1] for seed in range(100)]
+    assert 30 <= sum(bool((target == 1).any()) for target in found if target is not None) <= 70
+
+
+def test_zoom_is_a_factor_on_the_images_own_size() -> None:
+    labels = np.zeros((24, 12), np.uint8)
+    labels[:12] = 1
+    config = replace(CONFIG, zoom=(2.0, 2.0))
+    _, target = random_view(np.zeros((24, 12, 3), np.uint8), labels, config, np.random.default_rng(0))
+    assert target is not None
+    assert int((target == 1).sum()) == 24 * 24
+    assert int((target == 0).sum()) == 24 * 24

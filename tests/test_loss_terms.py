@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tests.networks import tiny_backbone, tiny_multi_exit, tiny_plain
 from wsss.config import ClassifyConfig, SegmentConfig, TrainConfig
 from wsss.losses import classification_loss, loss_terms, pooled_scores, segmentation_loss, term_counts
+from wsss.model.decoder import Decoder
 from wsss.model.multi_exit import ExitOutputs, MultiExitNetwork, segmentation_network
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(5))
@@ -156,7 +157,7 @@ def reached(network: MultiExitNetwork, term: str, **changes: object) -> dict[str
     decoder = network.plain.decoder
     parts: dict[str, list[nn.Module]] = {
         "encoder": list(network.plain.backbone.features.blocks),  # type: ignore[arg-type]
-        "decoder": list(decoder.blocks) if decoder else [],
+        "decoder": list(decoder.blocks) if isinstance(decoder, Decoder) else [],
         "exits": list(network.exits),
         "head": [network.plain.head],
     }

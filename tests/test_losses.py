@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn import functional as F
 
 from wsss.losses import (
     classification_loss,
@@ -423,3 +423,16 @@ def test_teachers_get_no_gradient_from_their_pupils(teacher: str) -> None:
     assert maps[1].grad is not None
     assert own.grad is not None
     assert torch.allclose(maps[1].grad, own.grad, atol=1e-7)
+
+
+def test_label_weights_multiply_the_cross_entropy_of_their_pixels() -> None:
+    maps = torch.randn(2, 3, 6, 6)
+    labels = torch.randint(0, 3, (2, 6, 6)).to(torch.uint8)
+    labels[0, 0] = 255
+    weights = torch.tensor([0.5, 1.0, 4.0])
+    each = F.cross_entropy(maps, labels.long(), ignore_index=255, reduction="none")
+    counted = labels != 255
+    expected = (each * weights[labels.long().clamp(max=2)])[counted].sum() / counted.sum()
+    assert float(segmentation_loss([maps], labels, label_weights=weights)) == pytest.approx(
+        float(expected), rel=1e-5
+    )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from stages.training import training_network
 from tests.networks import CHANNELS, tiny_backbone, tiny_multi_exit, tiny_plain
 from wsss.config import ClassifyConfig, SegmentConfig, TrainConfig
-from wsss.model.decoder import Decoder, UpBlock
+from wsss.model.decoder import Decoder, LowLevelDecoder, UpBlock
 from wsss.model.heads import AsppHead, ExitHead, LightHead, PixelHead
 from wsss.model.multi_exit import (
     MultiExitNetwork,
@@ -276,3 +276,33 @@ def test_what_cannot_be_folded_stays_as_it_is() -> None:
     broken = trained(NETWORKS[0])
     next(broken.parameters()).data.fill_(float("nan"))
     assert folded(broken) is broken
+
+
+@pytest.mark.parametrize("size", [(64, 96), (61, 35)])
+def test_low_level_decoder_reaches_stride_4_and_every_map_it_joins(size: tuple[int, int]) -> None:
+    channels, strides = [8, 12, 16, 24], [2, 4, 8, 16]
+    decoder = LowLevelDecoder(channels, strides, 16).eval()
+    assert (decoder.channels, decoder.strides) == ([8], [4])
+    features = [
+        torch.rand(1, D, -(-size[0] // stride), -(-size[1] // stride), requires_grad=True)
+        for D, stride in zip(channels, strides, strict=True)
+    ]
+    (found,) = decoder(features)
+    assert found.shape == (1, 8, -(-size[0] // 4), -(-size[1] // 4))
+    found.sum().backward()
+    assert [feature.grad is not None for feature in features] == [False, True, True, True]
+
+
+def test_low_level_decoder_of_a_backbone_with_one_stride_keeps_its_grid() -> None:
+    decoder = LowLevelDecoder([8, 8], [16, 16], 16).eval()
+    assert decoder.strides == [16]
+    assert decoder([torch.rand(2, 8, 4, 4)] * 2)[0].shape == (2, 8, 4, 4)
+
+
+def test_v3plus_has_finer_maps_and_exits_as_any_other_conv_network() -> None:
+    plain = segmentation_network(tiny_backbone(), 3, head="v3plus", head_channels=16)
+    network = MultiExitNetwork(plain, classes=4).eval()
+    outputs = network(IMAGES)
+    assert len(outputs.class_maps) == len(tiny_backbone().channels) + 1
+    assert outputs.class_maps[-1].shape[2:] == plain(IMAGES).shape[2:]
+    assert (outputs.encoder, outputs.decoder) == (slice(None), slice(None))

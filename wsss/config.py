@@ -34,6 +34,7 @@ Width = Annotated[int, Field(ge=8, le=2048)]
 Crop = Annotated[int, Field(ge=16, le=4096)]
 Side = Annotated[int, Field(ge=32)]
 ViewSide = Annotated[int, Field(ge=8, le=8192)]
+Zoom = Annotated[float, Field(ge=0.1, le=8)]
 Stride = Literal[8, 16, 32]
 Pooling = Literal["mean", "max", "lse"]
 
@@ -91,7 +92,10 @@ class TrainConfig(Section):
     exit_channels: Width = 64
     """width of an exit head after its 1x1 reduction; that of its block where this is less"""
     long_side: tuple[ViewSide, ViewSide] = (320, 640)
-    """pixels of the long side, smallest and largest, drawn for each view"""
+    """pixels of the long side, smallest and largest, drawn for each view; not used with zoom"""
+    zoom: tuple[Zoom, ...] = ()
+    """smallest and largest factor on an image's own size, drawn for each view, for data whose images differ in size but
+    not in scale; empty: long_side"""
     crop: Crop = 512
     """side of the square training crop in pixels"""
     flip: bool = True
@@ -157,6 +161,8 @@ class TrainConfig(Section):
         """Refuse combinations that no single field can see."""
         if self.long_side[0] > self.long_side[1]:
             raise ValueError(f"long_side = {list(self.long_side)}: expected [smallest, largest]")
+        if self.zoom and (len(self.zoom) != 2 or self.zoom[0] > self.zoom[1]):
+            raise ValueError(f"zoom = {list(self.zoom)}: expected [smallest, largest], or [] for long_side")
         if self.weights == "bundled" and self.backbone != "tf_efficientnet_lite0":
             raise ValueError(
                 f"weights = 'bundled' belongs to backbone tf_efficientnet_lite0, not {self.backbone}; set either"
@@ -225,10 +231,17 @@ class SegmentConfig(TrainConfig):
 
     supervision: Literal["pseudo", "full"] = "pseudo"
     """learn from pseudo-masks, or from ground truth (the upper bound)"""
-    head: Literal["aspp", "light"] = "aspp"
-    """DeepLab-v2 ASPP, or a light one (1x1 reduction, depthwise dilated branches)"""
+    head: Literal["aspp", "light", "v3plus"] = "aspp"
+    """DeepLab-v2 ASPP; a light one (1x1 reduction, depthwise dilated branches); or v3plus: the light one with a decoder
+    of low-level features at stride 4 behind it (DeepLab-v3+ like), for contours and small objects"""
     head_channels: Width = 256
-    """width of the light head"""
+    """width of the light head, and of v3plus before its decoder"""
+    labelled_crops: Share = 0.0
+    """share of training views that are laid on a labelled pixel: a class of the image's labels is drawn, then one of
+    its pixels, so that small objects are seen"""
+    class_weights: Literal["none", "root"] = "none"
+    """weight of each label in the cross-entropy: none, or root: by the inverse square root of its share of the training
+    pixels, with mean 1 over them, so that rare labels count"""
     weight_seg: Weight = 0.8
     """lambda2, weight of the pixel-wise cross-entropy"""
     test_scales: Scales = (1.0,)

@@ -58,13 +58,20 @@ def classification_loss(scores: Sequence[Tensor], tags: Tensor, *, weight_exits:
     return _over_exits(losses, weight_exits)
 
 
-def segmentation_loss(class_maps: Sequence[Tensor], labels: Tensor, *, weight_exits: float = 1.0) -> Tensor:
+def segmentation_loss(
+    class_maps: Sequence[Tensor],
+    labels: Tensor,
+    *,
+    weight_exits: float = 1.0,
+    label_weights: Tensor | None = None,
+) -> Tensor:
     """MEA, pixel level: the mean over exits of CE(Z_k upsampled bilinearly to the labels' grid, Y); 255 is ignored.
 
     Args:
         class_maps: per exit (B, C, h, w) logits, background being class 0.
         labels: (B, H, W) integers, 0..C-1 or 255.
         weight_exits: as in `classification_loss`.
+        label_weights: (C,) factor on the cross-entropy of a pixel with that label; None: 1.
 
     Returns:
         Scalar float32; 0 (with zero gradients) where no pixel is labelled.
@@ -72,7 +79,9 @@ def segmentation_loss(class_maps: Sequence[Tensor], labels: Tensor, *, weight_ex
     target = labels.long()
     counted = (target != IGNORE).sum().clamp(min=1)
     with torch.autocast(target.device.type, enabled=False):
-        losses = [_upsampled_cross_entropy(single.float(), target) / counted for single in class_maps]
+        losses = [
+            _upsampled_cross_entropy(single.float(), target, label_weights) / counted for single in class_maps
+        ]
     return _over_exits(losses, weight_exits)
 
 
@@ -168,7 +177,12 @@ def sr_strength(progress: float, *, start: float, ramp: float) -> float:
 
 
 def loss_terms(
-    outputs: ExitOutputs, tags: Tensor, labels: Tensor | None, config: TrainConfig, progress: float
+    outputs: ExitOutputs,
+    tags: Tensor,
+    labels: Tensor | None,
+    config: TrainConfig,
+    progress: float,
+    label_weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The weighted terms of L = lambda1 L_cls + lambda2 L_seg + lambda3 (L_SR-L + L_SR-F).
 
@@ -181,6 +195,7 @@ def loss_terms(
         labels: (B, H, W) pixel labels with 255; None for the classification network.
         config: weights, temperatures and schedule of the stage; a `SegmentConfig` where there are labels.
         progress: share of training done, in [0, 1).
+        label_weights: see `segmentation_loss`.
 
     Returns:
         Scalars by name (cls, seg, sr_f, sr_l); their sum is the loss.
@@ -195,7 +210,9 @@ def loss_terms(
         loss = classification_loss(scores[learning], tags, weight_exits=config.weight_exits)
         terms["cls"] = config.weight_cls * loss
     if labels is not None and isinstance(config, SegmentConfig) and config.weight_seg:
-        loss = segmentation_loss(maps[learning], labels, weight_exits=config.weight_exits)
+        loss = segmentation_loss(
+            maps[learning], labels, weight_exits=config.weight_exits, label_weights=label_weights
+        )
         terms["seg"] = config.weight_seg * loss
     if config.weight_sr_f and strength and len(maps[outputs.encoder]) > 1:
         terms["sr_f"] = config.weight_sr_f * strength * _sr_f(outputs, tags, config, foreground)
@@ -264,7 +281,7 @@ def _over_exits(losses: list[Tensor], weight: float) -> Tensor:
     return (last + weight * sum(others, last.new_zeros(()))) / (1 + weight * len(others))
 
 
-def _upsampled_cross_entropy(maps: Tensor, target: Tensor) -> Tensor:
+def _upsampled_cross_entropy(maps: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
     """(B, C, h, w) float32 logits, (B, H, W) int64 -> the sum over labelled pixels of CE(upsampled maps, target).
 
     One image at a time, whose pixels stay in a CPU's cache, and bilinear upsampling as two matrix products: on a CPU
@@ -276,7 +293,7 @@ def _upsampled_cross_entropy(maps: Tensor, target: Tensor) -> Tensor:
     )
     images = zip(maps.contiguous().chunk(len(maps)), target.chunk(len(maps)), strict=True)
     sums = [
-        F.cross_entropy(height.t() @ logits @ width, labels, ignore_index=IGNORE, reduction="sum")
+        F.cross_entropy(height.t() @ logits @ width, labels, weights, ignore_index=IGNORE, reduction="sum")
         for logits, labels in images
     ]
     return torch.stack(sums).sum()

@@ -71,6 +71,7 @@ class Training:
         stamp: of the stage; a checkpoint of another fingerprint is not used.
         log: called once per epoch with the mean loss terms.
         compile: run the network with ``torch.compile``, where that works.
+        label_weights: (1 + C,) factors on the cross-entropy by label, or None for 1.
     """
 
     config: TrainConfig
@@ -81,6 +82,7 @@ class Training:
     stamp: Stamp
     log: Callable[[dict[str, float]], None]
     compile: bool = False
+    label_weights: Tensor | None = None
 
 
 def train(network: MultiExitNetwork, job: Training, *, device: torch.device, precision: torch.dtype) -> None:
@@ -95,7 +97,9 @@ def train(network: MultiExitNetwork, job: Training, *, device: torch.device, pre
     prepare(network, config, device)
     optimizer = make_optimizer(network, config)
     first = _resume(network, optimizer, job)
-    criterion = _in_parallel(Criterion(network, config, device, precision, compile=job.compile))
+    criterion = _in_parallel(
+        Criterion(network, config, device, precision, compile=job.compile, label_weights=job.label_weights)
+    )
     saved = time.monotonic()
     seen: list[dict[str, float]] = []
     with progress_bar(job.steps * config.batch, stage, "img") as bar:
@@ -138,6 +142,7 @@ class Criterion(nn.Module):
         device: where the network is.
         precision: of the network; losses are computed in float32.
         compile: run the network with ``torch.compile``. Where that fails, it says so and continues without.
+        label_weights: see `Training`.
     """
 
     def __init__(
@@ -148,12 +153,14 @@ class Criterion(nn.Module):
         precision: torch.dtype,
         *,
         compile: bool = False,
+        label_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.config = config
         self.device = device
         self.precision = precision
+        self.label_weights = None if label_weights is None else label_weights.to(device)
         self.compiled: Any = torch.compile(network.forward, dynamic=False) if compile else None
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -164,7 +171,7 @@ class Criterion(nn.Module):
         shares = self._shares(tags, labels) if distributed.count() > 1 else {}
         with autocast(self.device, self.precision):
             outputs = self._outputs(images)
-        terms = loss_terms(outputs, tags, labels, self.config, progress)
+        terms = loss_terms(outputs, tags, labels, self.config, progress, self.label_weights)
         return {name: term * shares[name] if shares else term for name, term in terms.items()}
 
     def _outputs(self, images: Tensor) -> ExitOutputs:

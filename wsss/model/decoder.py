@@ -13,8 +13,14 @@ would be special cases throughout, and are not offered.
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from wsss.model.heads import ImageDropout, LightContext, conv_norm_relu
+
+LOW_CHANNELS = 32
+"""Width of a projection of low-level features: wide ones outweigh the context (DeepLab-v3+, section 3.1)."""
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -89,3 +95,48 @@ class Decoder(nn.Module):
         for block, skip in zip(self.blocks, reversed(features), strict=True):
             maps.append(block(maps[-1] if maps else None, skip))
         return maps
+
+
+class LowLevelDecoder(nn.Module):
+    """One block that brings the deepest map to stride 4 beside shallow ones: the decoder of DeepLab-v3+.
+
+    Chen et al., ECCV 2018, arXiv 1802.02611: context at the deepest grid, enlarged, beside narrow projections of
+    low-level features, then separable 3x3 convolutions. Here the context is a `LightHead`'s, the low-level features are
+    those of the two shallowest blocks of stride 4 or more, and normalisation is over groups, independent of the batch.
+
+    Args:
+        channels: of the encoder's blocks, shallowest first.
+        strides: of the encoder's blocks, in pixels.
+        width: channels of the context; the block has half as many.
+
+    Attributes:
+        channels: [of the block].
+        strides: [of the block], 4 where the encoder has such a block.
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.low = [block for block, stride in enumerate(strides) if 4 <= stride < strides[-1]][:2]
+        self.channels = [width // 2]
+        self.strides = [strides[self.low[0]] if self.low else strides[-1]]
+        joined = width // 2 + LOW_CHANNELS * len(self.low)
+        self.context = LightContext(channels[-1], width)
+        self.squeeze = conv_norm_relu(width, width // 2, 1)
+        self.projections = nn.ModuleList(
+            conv_norm_relu(channels[block], LOW_CHANNELS, 1) for block in self.low
+        )
+        self.join = nn.Sequential(_separable(joined, width // 2), _separable(width // 2, width // 2))
+        self.dropout = ImageDropout(0.1)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """The encoder's maps, shallowest first -> [(B, width / 2, h, w)] on the finest grid used."""
+        grid = features[self.low[0] if self.low else -1].shape[2:]
+        maps = [self.squeeze(self.context(features[-1]))]
+        maps += [project(features[block]) for project, block in zip(self.projections, self.low, strict=True)]
+        finest = [F.interpolate(each, size=grid, mode="bilinear", align_corners=False) for each in maps]
+        return [self.dropout(self.join(torch.cat(finest, 1)))]
+
+
+def _separable(inputs: int, outputs: int) -> nn.Sequential:
+    depthwise = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
+    return nn.Sequential(depthwise, conv_norm_relu(inputs, outputs, 1))

@@ -67,25 +67,36 @@ class ImageDropout(nn.Module):
         return features * (kept / (1 - self.rate))[own]
 
 
-class LightHead(nn.Module):
-    """ASPP for small machines: 1x1 reduction, depthwise dilated branches summed with the input, 1x1 classifier."""
+class LightContext(nn.Module):
+    """ASPP for small machines: 1x1 reduction, depthwise dilated branches summed with the input, 1x1 mix."""
 
-    def __init__(self, channels: int, classes: int, width: int) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.reduce = _conv_norm_relu(channels, width, 1)
+        self.reduce = conv_norm_relu(channels, width, 1)
         self.branches = nn.ModuleList(
             nn.Conv2d(width, width, 3, padding=rate, dilation=rate, groups=width, bias=False)
             for rate in LIGHT_RATES
         )
-        self.mix = _conv_norm_relu(width, width, 1)
+        self.mix = conv_norm_relu(width, width, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, width, h, w)."""
+        reduced = self.reduce(features)
+        return self.mix(torch.stack([reduced, *(branch(reduced) for branch in self.branches)]).sum(0))  # type: ignore[no-any-return]
+
+
+class LightHead(nn.Module):
+    """`LightContext`, dropout and a 1x1 classifier."""
+
+    def __init__(self, channels: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.context = LightContext(channels, width)
         self.dropout = ImageDropout(0.1)
         self.classifier = nn.Conv2d(width, classes, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, C, h, w) logits."""
-        reduced = self.reduce(features)
-        context = torch.stack([reduced, *(branch(reduced) for branch in self.branches)]).sum(0)
-        return self.classifier(self.dropout(self.mix(context)))  # type: ignore[no-any-return]
+        return self.classifier(self.dropout(self.context(features)))  # type: ignore[no-any-return]
 
 
 class PixelHead(nn.Module):
@@ -112,7 +123,7 @@ class ExitHead(nn.Module):
         self.pooling = max(1, EXIT_STRIDE // stride)
         width = min(width, channels)
         width = width // VECTOR * VECTOR or width
-        self.body = nn.Sequential(_conv_norm_relu(channels, width, 1), _conv_norm_relu(width, width, 3))
+        self.body = nn.Sequential(conv_norm_relu(channels, width, 1), conv_norm_relu(width, width, 3))
         self.classifier = nn.Conv2d(width, classes, 1)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -122,7 +133,8 @@ class ExitHead(nn.Module):
         return self.classifier(self.body(features))  # type: ignore[no-any-return]
 
 
-def _conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+def conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    """Convolution, GroupNorm and ReLU: (B, inputs, h, w) -> (B, outputs, h, w)."""
     # GroupNorm: independent of the batch, so of the number of images and processes that share a step.
     # At least two channels a group: a single value, which a map of one cell would leave, has no deviation.
     groups = next(groups for groups in (8, 4, 2, 1) if outputs % groups == 0 and outputs > groups)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wsss.model.backbone import Backbone
-from wsss.model.decoder import Decoder
+from wsss.model.decoder import Decoder, LowLevelDecoder
 from wsss.model.heads import AsppHead, CamHead, ExitHead, LightHead, PixelHead
 
 
@@ -43,14 +43,16 @@ class PlainNetwork(nn.Module):
     Args:
         backbone: the encoder; gives one feature map per block.
         head: turns the last block's features into class maps.
-        decoder: of the U-shape.
+        decoder: of the U-shape, or of low-level features behind `conv`.
 
     Attributes:
         channels: of every block, the encoder's from shallow to deep, then the decoder's.
         strides: of every block, in pixels.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, decoder: Decoder | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, decoder: Decoder | LowLevelDecoder | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -120,7 +122,7 @@ class MultiExitNetwork(nn.Module):
         class_maps.append(self.plain.head(features[-1]))
         used = [features[index] for index in [*self.blocks, len(features) - 1]]
         projected = [project(used[index]) for index, project in enumerate(self.projections)]
-        if self.plain.decoder is None:
+        if not isinstance(self.plain.decoder, Decoder):
             return ExitOutputs(class_maps, projected)
         inside = sum(index < len(self.plain.backbone.channels) for index in self.blocks)
         return ExitOutputs(class_maps, projected, slice(inside), slice(inside, None))
@@ -187,8 +189,8 @@ def segmentation_network(
     Args:
         backbone: the encoder.
         classes: C.
-        head: ``aspp`` or ``light``; of ``conv`` alone.
-        head_channels: width of the light head.
+        head: ``aspp``, ``light`` or ``v3plus``; of ``conv`` alone.
+        head_channels: width of the light head, and of the context of ``v3plus``.
         structure: ``conv`` or ``ushape``.
         decoder_channels: width of the U-shape's decoder.
     """
@@ -196,6 +198,9 @@ def segmentation_network(
     if decoder is not None:
         return PlainNetwork(backbone, PixelHead(decoder.channels[-1], classes + 1), decoder)
     channels = backbone.channels[-1]
+    if head == "v3plus":
+        low_level = LowLevelDecoder(backbone.channels, backbone.strides, head_channels)
+        return PlainNetwork(backbone, PixelHead(low_level.channels[-1], classes + 1), low_level)
     if head == "aspp":
         return PlainNetwork(backbone, AsppHead(channels, classes + 1))
     return PlainNetwork(backbone, LightHead(channels, classes + 1, head_channels))
