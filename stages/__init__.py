@@ -94,7 +94,7 @@ def _segment_inputs(config: Config) -> tuple[str, ...]:
 
 STAGES: tuple[Stage, ...] = (
     Stage("classify", 4, True, lambda _: (), _weak_training),
-    Stage("cams", 5, True, lambda _: ("classify",), _weak_training),
+    Stage("cams", 6, True, lambda _: ("classify",), _weak_training),
     Stage("refine", 2, False, lambda _: ("cams",), _weak_training),
     Stage("segment", 7, True, _segment_inputs, _segment_view),
 )

@@ -25,7 +25,8 @@ from data import Sample
 from data.loading import whole_image
 from stages import Context
 from stages.training import check_cam_exits, load_deployed, load_multi_exit
-from wsss.cams import CamViews, class_activation_views
+from wsss.affinity import divided, on_grid, propagate
+from wsss.cams import CamViews, block_features, class_activation_views
 from wsss.metrics.indicators import agreement_curve, colour_information_curve, label_free_threshold
 from wsss.metrics.sweep import THRESHOLDS
 from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
@@ -72,7 +73,16 @@ def cams_of(
             fusion=config.fusion,
             exit_weight=config.exit_weight,
         )
-    maps = views.cams().cpu().numpy().astype(np.float16)
+        features = (
+            block_features(network, image.to(device), config.propagate, scale=config.propagate_scale)
+            if config.propagate and sample.tags
+            else []
+        )
+    cams = views.cams()
+    if features and len(cams):
+        spread = propagate(cams, features, power=config.propagate_power, steps=config.propagate_steps)
+        cams = divided(on_grid(spread, cams.shape[1:]))
+    maps = cams.cpu().numpy().astype(np.float16)
     pixels = np.asarray((image.permute(1, 2, 0) * 255).round().byte().numpy())
     small = resize_image(pixels, (maps.shape[1], maps.shape[2]))
     return {

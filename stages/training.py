@@ -148,11 +148,19 @@ def _load(network: nn.Module, arrays: dict[str, NDArray[Any]], artifact: Artifac
 
 
 def check_cam_exits(cams: CamsConfig, classify: TrainConfig) -> None:
-    """Find out whether the classification network has what the fusion of CAMs wants.
+    """Find out whether the classification network has what the fusion and the spreading of CAMs want.
 
     Raises:
-        UserError: a named block has no exit, or the exits learn nothing.
+        UserError: a named block is not there or has no exit, or the exits learn nothing.
     """
+    if not cams.exits and not cams.propagate:
+        return
+    network = training_network(replace(classify, weights="none"), 1, "classify")
+    depth = len(network.plain.backbone.channels)
+    if any(block > depth for block in cams.propagate):
+        raise UserError(
+            f"cams.propagate = {list(cams.propagate)}: expected blocks from 1 to {depth} of {classify.backbone}"
+        )
     if not cams.exits:
         return
     if not classify.mea:
@@ -160,7 +168,6 @@ def check_cam_exits(cams: CamsConfig, classify: TrainConfig) -> None:
             f"cams.exits = {list(cams.exits)}: the exits learn nothing with classify.mea = false; expected "
             "classify.mea=true, or cams.exits=[] for the deepest alone"
         )
-    network = training_network(replace(classify, weights="none"), 1, "classify")
     known = [block + 1 for block in network.blocks]
     if not set(cams.exits) <= set(known):
         raise UserError(

@@ -151,6 +151,27 @@ def class_activation_views(
 
 
 @torch.inference_mode()
+def block_features(
+    network: PlainNetwork | MultiExitNetwork, image: Tensor, blocks: Sequence[int], *, scale: float
+) -> list[Tensor]:
+    """Features of backbone blocks for `wsss.affinity.propagate`.
+
+    Args:
+        network: in evaluation mode, on the image's device.
+        image: (3, H, W) RGB float in [0, 1].
+        blocks: 1 = shallowest.
+        scale: factor on the image's size.
+
+    Returns:
+        Per block, in the order of their depth, (D, h, w) float32.
+    """
+    plain = network.plain if isinstance(network, MultiExitNetwork) else network
+    view = resized(image[None], scale).contiguous(memory_format=torch.channels_last)
+    features = plain.backbone(view)
+    return [features[block - 1][0].float() for block in sorted(blocks)]
+
+
+@torch.inference_mode()
 def label_probabilities(
     network: PlainNetwork, image: Tensor, *, scales: Sequence[float], flip: bool
 ) -> Tensor:

@@ -192,6 +192,15 @@ class CamsConfig(Section):
     """how the exits' maps become one: weighted mean, or weighted geometric mean"""
     exit_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """weight of each of cams.exits in the fusion; the deepest's is 1"""
+    propagate: tuple[Count, ...] = ()
+    """blocks of the backbone, 1 = shallowest, by whose features CAMs are spread over cells that look alike; empty: CAMs
+    as they are"""
+    propagate_power: Annotated[float, Field(ge=0.1, le=16)] = 2.0
+    """sharpness of the affinity, cosine to this power"""
+    propagate_steps: Annotated[int, Field(ge=1, le=16)] = 1
+    """how often CAMs are spread"""
+    propagate_scale: Annotated[float, Field(ge=0.05, le=8)] = 1.5
+    """image scale of these features"""
     max_side: Side = 1024
     """a larger image is reduced to this long side first, in pixels"""
 
