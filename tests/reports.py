@@ -1,4 +1,4 @@
-"""Runs with made-up results, for tests of what is reported about them: nothing is trained."""
+"""Runs with synthetic results, for tests of what is reported about them: nothing is trained."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -26,28 +26,28 @@ EXITS = {3: 6, 4: 2}
 """Blocks with a shallower exit, and by how many pixels more it is off."""
 
 
-def made_up_run(data: DataConfig, workspace: Path, *extra: str, **options: Any) -> Session:
-    """The run of `made_up_artifacts`, with its report."""
-    session = made_up_artifacts(data, workspace, *extra, **options)
+def synthetic_run(data: DataConfig, workspace: Path, *extra: str, **options: Any) -> Session:
+    """The run of `synthetic_artifacts`, with its report."""
+    session = synthetic_artifacts(data, workspace, *extra, **options)
     refresh_report(session)
     return session
 
 
-def made_up_artifacts(
+def synthetic_artifacts(
     data: DataConfig,
     workspace: Path,
     *extra: str,
-    name: str = "made-up",
+    name: str = "synthetic",
     shift: int = 3,
     stages: tuple[str, ...] = ("cams", "refine", "segment"),
 ) -> Session:
     """A run whose masks are the ground truth moved ``shift`` pixels to the right, or noise where there is none."""
     session = open_session(request(data, workspace, *extra, name=name))
-    write_made_up(session, shift, stages)
+    write_synthetic(session, shift, stages)
     return session
 
 
-def write_made_up(session: Session, shift: int, stages: tuple[str, ...]) -> None:
+def write_synthetic(session: Session, shift: int, stages: tuple[str, ...]) -> None:
     """Artifacts of these stages, where the session's plan has them."""
     train = session.dataset.split(session.config.data.train_split).samples
     val = session.dataset.split(session.config.data.val_split).samples
@@ -76,7 +76,7 @@ def write_made_up(session: Session, shift: int, stages: tuple[str, ...]) -> None
 
 
 def moved(sample: Sample, shift: int) -> NDArray[np.uint8]:
-    """The labels that a made-up run gives an image."""
+    """The labels that a synthetic run gives an image."""
     if sample.mask is None:
         noise = np.random.default_rng(len(sample.id)).random((5, 7))
         label = sample.tags[0] + 1 if sample.tags else 0

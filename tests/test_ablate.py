@@ -16,7 +16,7 @@ from stages.commands.ablate.command import BUILT_IN, chosen_variants, variant_co
 from stages.commands.session import open_session
 from stages.workspace import Workspace, prune
 from tests.pipelines import SETTINGS, request
-from tests.reports import write_made_up
+from tests.reports import write_synthetic
 from tests.trees import make_folder_tree
 from wsss.config import AblateConfig, Config, DataConfig, RunConfig, SegmentConfig, load_config, to_toml
 from wsss.errors import UserError
@@ -58,7 +58,7 @@ def write_results(data: DataConfig, workspace: Path, variant: str, seed: int, *e
     session = open_session(request(data, workspace, *overrides, name="other"))
     section = session.config.segment
     missing = tuple(name for name, item in session.planned.items() if not item.cached)
-    write_made_up(session, 6 - 2 * section.mea - bool(section.weight_sr_f) - seed, missing)
+    write_synthetic(session, 6 - 2 * section.mea - bool(section.weight_sr_f) - seed, missing)
 
 
 @pytest.mark.slow

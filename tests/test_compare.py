@@ -15,7 +15,7 @@ from stages.commands.compare.pairing import Line, StagePair, pair_stage
 from stages.commands.report import report_paths
 from stages.commands.report.values import Values
 from stages.commands.session import Session
-from tests.reports import made_up_run
+from tests.reports import synthetic_run
 from tests.trees import make_folder_tree, write_png
 from wsss.config import DataConfig
 from wsss.errors import UserError
@@ -34,7 +34,7 @@ def workspace(data: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """Three runs: masks off by 3 pixels, by 8, and exact; settings differ so that artifacts do."""
     root = tmp_path_factory.mktemp("ws")
     for name, shift, seed in (("three", 3, 0), ("eight", 8, 1), ("exact", 0, 2)):
-        made_up_run(data, root, f"seed={seed}", name=name, shift=shift)
+        synthetic_run(data, root, f"seed={seed}", name=name, shift=shift)
     return root
 
 
@@ -141,7 +141,7 @@ def test_other_masks_and_images_are_left_out_and_said(
     mask[:3] = 0
     mask[0, 0] = 1
     write_png(other / "masks" / "val_013.png", mask)
-    session = made_up_run(DataConfig(source="folder", root=str(other)), tmp_path / "ws", name="other")
+    session = synthetic_run(DataConfig(source="folder", root=str(other)), tmp_path / "ws", name="other")
     report = load_report(report_paths(session.run)[1])
     pair = pair_stage("segment", reports["three"], report, resamples=RESAMPLES)
     assert pair.images == ("val_014", "val_015", "val_016", "val_017")
@@ -151,7 +151,7 @@ def test_other_masks_and_images_are_left_out_and_said(
 
 def test_without_truth_the_indicators_are_compared(tmp_path: Path) -> None:
     bare = make_folder_tree(tmp_path / "data", n_train=6, n_val=3, masks=False)
-    session = made_up_run(bare, tmp_path / "ws")
+    session = synthetic_run(bare, tmp_path / "ws")
     report = load_report(report_paths(session.run)[1])
     pair = pair_stage("cams", report, report, resamples=RESAMPLES)
     assert pair.scores == ()
@@ -242,7 +242,7 @@ def test_missing_runs_are_named(workspace: Path) -> None:
 def test_stages_that_only_one_has_are_said(
     data: DataConfig, reports: dict[str, Values], tmp_path: Path
 ) -> None:
-    session: Session = made_up_run(data, tmp_path, stages=("cams",))
+    session: Session = synthetic_run(data, tmp_path, stages=("cams",))
     report = load_report(report_paths(session.run)[1])
     sides = [Side(Path(), "a", reports["three"]), Side(Path(), "b", report)]
     pair = pair_sides(sides[0], sides[1], resamples=RESAMPLES)

@@ -17,7 +17,7 @@ from stages.commands.report import report_paths
 from stages.commands.run import run_stage
 from stages.commands.session import Session, open_session
 from tests.pipelines import ROOT, request
-from tests.reports import made_up_artifacts
+from tests.reports import synthetic_artifacts
 from tests.trees import make_folder_tree
 from wsss.config import DataConfig
 from wsss.crf import PRESETS, dense_crf, probabilities
@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
 
 def refined(data: DataConfig, workspace: Path, *changes: str, name: str = "refined") -> Session:
     """A run with synthetic CAMs whose stage refine is computed."""
-    made_up_artifacts(data, workspace, *changes, name=name, stages=("classify", "cams"))
+    synthetic_artifacts(data, workspace, *changes, name=name, stages=("classify", "cams"))
     run_stage(request(data, workspace, *changes, name=name), "refine", force=False)
     return open_session(request(data, workspace, *changes, name=name))
 

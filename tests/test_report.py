@@ -16,7 +16,7 @@ from stages.commands.report.measure import measure, read_metrics
 from stages.commands.run import run_report
 from stages.commands.session import Request, Session, open_session
 from tests.pipelines import request
-from tests.reports import EXITS, made_up_run, moved
+from tests.reports import EXITS, moved, synthetic_run
 from tests.trees import make_folder_tree
 from wsss.config import DataConfig
 from wsss.errors import UserError
@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
 
 @pytest.fixture(scope="module")
 def session(data: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Session:
-    return made_up_run(data, tmp_path_factory.mktemp("workspace"))
+    return synthetic_run(data, tmp_path_factory.mktemp("workspace"))
 
 
 def report_of(session: Session) -> dict[str, Any]:
@@ -110,15 +110,15 @@ def test_report_json_is_flat_and_has_no_nan(session: Session) -> None:
 
 def test_nothing_is_written_again_when_nothing_changed(session: Session, data: DataConfig) -> None:
     before = [path.stat().st_mtime_ns for path in report_paths(session.run)]
-    refresh_report(open_session(request(data, session.workspace.root, name="made-up")))
+    refresh_report(open_session(request(data, session.workspace.root, name="synthetic")))
     assert [path.stat().st_mtime_ns for path in report_paths(session.run)] == before
     kept = sorted((session.workspace.root / "scores").iterdir())
     assert len(kept) == 2 * len(STAGES)  # all figures, and the single ones
 
 
 def test_a_new_threshold_is_measured_again(data: DataConfig, tmp_path: Path) -> None:
-    first = report_of(made_up_run(data, tmp_path, stages=("cams",)))
-    changed = open_session(request(data, tmp_path, "refine.background=0.8", name="made-up"))
+    first = report_of(synthetic_run(data, tmp_path, stages=("cams",)))
+    changed = open_session(request(data, tmp_path, "refine.background=0.8", name="synthetic"))
     refresh_report(changed)
     second = report_of(changed)
     assert (first["cams.threshold"], second["cams.threshold"]) == (0.15, 0.8)
@@ -130,8 +130,8 @@ def test_processes_do_not_change_the_figures(tmp_path: Path) -> None:
     data = make_folder_tree(
         tmp_path / "data", n_train=100, n_val=2, size=(12, 16)
     )  # more than are measured at once
-    alone = measure(made_up_run(data, tmp_path / "alone", "run.workers=0"))
-    together = measure(made_up_run(data, tmp_path / "together", "run.workers=2"))
+    alone = measure(synthetic_run(data, tmp_path / "alone", "run.workers=0"))
+    together = measure(synthetic_run(data, tmp_path / "together", "run.workers=2"))
     assert [read_metrics(path) for path in alone.values()] == [
         read_metrics(path) for path in together.values()
     ]
@@ -139,7 +139,7 @@ def test_processes_do_not_change_the_figures(tmp_path: Path) -> None:
 
 def test_without_any_mask_the_indicators_remain(tmp_path: Path) -> None:
     data = make_folder_tree(tmp_path / "data", n_train=8, n_val=4, masks=False)
-    session = made_up_run(data, tmp_path / "ws")
+    session = synthetic_run(data, tmp_path / "ws")
     report = report_of(session)
     for stage in STAGES:
         assert report[f"{stage}.scored_images"] == 0
@@ -154,7 +154,7 @@ def test_without_any_mask_the_indicators_remain(tmp_path: Path) -> None:
 def test_images_without_a_mask_are_left_out_of_the_scores_alone(tmp_path: Path) -> None:
     data = make_folder_tree(tmp_path / "data", n_train=8, n_val=4)
     (tmp_path / "data" / "masks" / "train_000.png").unlink()
-    report = report_of(made_up_run(data, tmp_path / "ws"))
+    report = report_of(synthetic_run(data, tmp_path / "ws"))
     assert (report["refine.images"], report["refine.scored_images"]) == (8, 7)
     assert report["refine.per_image.labels"][0] is None
     assert report["refine.per_image.indicator.covered"][0] is not None
@@ -162,7 +162,7 @@ def test_images_without_a_mask_are_left_out_of_the_scores_alone(tmp_path: Path) 
 
 def test_coverage_counts_tags_without_a_pixel(tmp_path: Path) -> None:
     data = make_folder_tree(tmp_path / "data", n_train=6, n_val=2)
-    session = made_up_run(data, tmp_path / "ws", shift=10_000 * 48, stages=("refine",))
+    session = synthetic_run(data, tmp_path / "ws", shift=10_000 * 48, stages=("refine",))
     report = report_of(session)
     tagged = [sum(tag in s.tags for s in session.dataset.split("train").samples) for tag in range(3)]
     assert report["refine.indicator.class_tagged"] == tagged
@@ -193,7 +193,7 @@ def test_gallery_shows_worst_median_best_and_every_class() -> None:
 
 def test_report_of_an_unknown_run_names_the_known_ones(session: Session) -> None:
     unknown = Request(None, [], "no", session.workspace.root)
-    with pytest.raises(UserError, match=r"run no: nothing is computed yet.*made-up"):
+    with pytest.raises(UserError, match=r"run no: nothing is computed yet.*synthetic"):
         run_report(unknown)
 
 
@@ -202,14 +202,14 @@ def test_tensorboards_events_are_read_back(session: Session) -> None:
     root = session.workspace.root
     for epoch in (1, 2):
         session.run.log({"stage": "segment", "epoch": epoch, "seg": 1.0 / epoch})
-    assert main(["report", "made-up", "--workspace", str(root), "--tensorboard"]) == 0
+    assert main(["report", "synthetic", "--workspace", str(root), "--tensorboard"]) == 0
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(root / "made-up" / "tensorboard"), {"scalars": 0, "images": 0})
+    events = EventAccumulator(str(root / "synthetic" / "tensorboard"), {"scalars": 0, "images": 0})
     events.Reload()
     losses = events.Scalars("training/segment/seg")
     assert [(event.step, event.value) for event in losses] == [(1, 1.0), (2, 0.5)]
-    report = json.loads((root / "made-up" / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((root / "synthetic" / "report.json").read_text(encoding="utf-8"))
     assert events.Scalars("quality/segment/miou")[0].value == pytest.approx(report["segment.miou"])
     assert len(events.Scalars("quality/cams/curve.miou")) == 99
     assert any(tag.startswith("refine/") for tag in events.Tags()["images"])

@@ -14,7 +14,7 @@ from PIL import Image
 from stages.commands.compare import run_compare
 from stages.commands.report import report_paths
 from stages.commands.session import Session
-from tests.reports import made_up_run
+from tests.reports import synthetic_run
 from tests.trees import make_folder_tree, write_csv
 from wsss.config import DataConfig
 
@@ -68,7 +68,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Session:
         rows.append((renamed, HOSTILE[index % 3], path.stem.split("_")[0]))
     write_csv(root / "labels.csv", rows)
     (root / "classes.txt").write_text("".join(f"{name}\n" for name in HOSTILE), encoding="utf-8")
-    return made_up_run(DataConfig(source="folder", root=str(data.root)), tmp_path_factory.mktemp("ws"))
+    return synthetic_run(DataConfig(source="folder", root=str(data.root)), tmp_path_factory.mktemp("ws"))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def pages(hostile: Session) -> list[str]:
     """The report and a comparison."""
     root = hostile.workspace.root
     out = root / "compared.html"
-    run_compare(["made-up", "made-up"], root, out=out, resamples=100)
+    run_compare(["synthetic", "synthetic"], root, out=out, resamples=100)
     return [path.read_text(encoding="utf-8") for path in (report_paths(hostile.run)[0], out)]
 
 

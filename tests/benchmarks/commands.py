@@ -16,7 +16,7 @@ from stages.commands.session import Session
 from tests.benchmarks import Row
 from tests.coco_trees import annotation, image_entry, write_instances
 from tests.pipelines import ROOT, run_arguments
-from tests.reports import made_up_artifacts
+from tests.reports import synthetic_artifacts
 from tests.trees import make_folder_tree
 from wsss.config import DataConfig
 from wsss.store.artifacts import write_artifact
@@ -97,14 +97,14 @@ def unchanged(scale: float) -> list[Row]:
     stages = ("classify", "cams", "refine", "segment")
     with tempfile.TemporaryDirectory() as folder:
         few, many = (
-            made_up_artifacts(make_coco(place / "coco", images), place / "ws", stages=chosen)
+            synthetic_artifacts(make_coco(place / "coco", images), place / "ws", stages=chosen)
             for place, images, chosen in (
                 (Path(folder) / "few", KINDS, stages),
                 (Path(folder) / "many", max(KINDS, round(12_000 * scale)), ()),
             )
         )
         repeat_results(few, many)
-        command = run_arguments(many.config.data, Path(folder) / "many" / "ws", name="made-up")
+        command = run_arguments(many.config.data, Path(folder) / "many" / "ws", name="synthetic")
         measured("run_pipeline.py", *command)  # measures and reports
         seconds, mib = min(measured("run_pipeline.py", *command) for _ in range(3))
         names = [str(path) for path in Path(many.config.data.root).rglob("*.jp*g")]
@@ -138,11 +138,11 @@ def report(scale: float) -> list[Row]:
         root, workspace = Path(folder) / "data", Path(folder) / "ws"
         data = make_folder_tree(root, n_train=images * 4 // 5, n_val=images // 5, size=(375, 500))
         stages = ("classify", "cams", "refine", "segment")
-        session = made_up_artifacts(data, workspace, stages=stages)
+        session = synthetic_artifacts(data, workspace, stages=stages)
         path = session.planned["refine"].path
         plain, plain_mib = measured("-c", PLAIN_REPORT, path, root)
         seconds, mib = measured(
-            "run_pipeline.py", *run_arguments(data, workspace, "run.workers=-1", name="made-up")
+            "run_pipeline.py", *run_arguments(data, workspace, "run.workers=-1", name="synthetic")
         )
     return [
         Row(

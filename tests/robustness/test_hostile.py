@@ -38,7 +38,7 @@ from run_pipeline import main
 from tests.coco_trees import make_coco_tree
 from tests.pipelines import ROOT
 from tests.products import Product
-from tests.reports import made_up_run
+from tests.reports import synthetic_run
 from tests.trees import make_folder_tree, make_voc_tree
 from wsss.config import DataConfig, load_config, to_toml
 from wsss.errors import UserError
@@ -367,7 +367,7 @@ def test_records_of_the_workspace(
 ) -> None:
     data = make_folder_tree(tmp_path / "data", n_train=3, n_val=2, size=(16, 16))
     for name, shift in (("base", 3), ("other", 5)):
-        made_up_run(data, tmp_path / "ws", name=name, shift=shift)
+        synthetic_run(data, tmp_path / "ws", name=name, shift=shift)
     (file, *_) = (tmp_path / "ws").glob(pattern)
 
     def read(_: Path) -> None:
