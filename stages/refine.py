@@ -140,7 +140,7 @@ def refine_locally(
 
 
 def local_side(config: RefineConfig) -> int:
-    """Long side of what local refinement works on: small, since its reach is in pixels (docs/refiners.md)."""
+    """Long side of what local refinement works on: small, since its reach is in pixels (docs/masks.md)."""
     return min(config.local_side, config.max_side)
 
 
