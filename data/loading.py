@@ -4,18 +4,18 @@ Randomness is a function of (seed, epoch, image): the same views come whatever t
 training resumed in the middle sees what it would have seen.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import wsss.runtime.torchvision_guard  # noqa: F401 - must come before torchvision
 from data import Sample
-from data.images import read_image
+from data.images import UInt8, read_image
+from wsss import IGNORE
 from wsss.config import TrainConfig
 from wsss.errors import UserError
 from wsss.resize import resize_image, resize_labels, working_size
@@ -25,37 +25,23 @@ from wsss.store.artifacts import Artifact
 from wsss.train import Batch, batch_indices
 
 from torchvision.transforms.v2 import functional as TF  # isort: skip
-from wsss import IGNORE
 
 PADDING_GREY = 127
 
-
-class MaskSource(Protocol):
-    """Where the pixel labels of a training image come from."""
-
-    def __call__(self, sample: Sample) -> NDArray[np.uint8]:
-        """(H, W) uint8 of the photograph's size, 255 ignored."""
+MaskSource: TypeAlias = Callable[[Sample], UInt8]
+"""Gives the labels (H, W) of a training image, 255 ignored; picklable."""
 
 
-class PseudoMasks:
-    """Labels from the refine stage's artifact."""
-
-    def __init__(self, artifact: Artifact) -> None:
-        self.artifact = artifact
-
-    def __call__(self, sample: Sample) -> NDArray[np.uint8]:
-        """(H, W) uint8."""
-        return np.asarray(self.artifact.read(sample.id, "masks"), dtype=np.uint8)
+def pseudo_mask(artifact: Artifact, sample: Sample) -> UInt8:
+    """The labels (H, W) of an image in the refine stage's artifact."""
+    return np.asarray(artifact.read(sample.id, "masks"), dtype=np.uint8)
 
 
-class TruthMasks:
-    """Labels from the data set's own masks: full supervision only."""
-
-    def __call__(self, sample: Sample) -> NDArray[np.uint8]:
-        """(H, W) uint8."""
-        if sample.mask is None:
-            raise ValueError(f"{sample.id} has no mask")
-        return sample.mask.read()
+def ground_truth(sample: Sample) -> UInt8:
+    """The labels (H, W) of an image in the data set's own mask: full supervision alone."""
+    if sample.mask is None:
+        raise ValueError(f"{sample.id} has no mask")
+    return sample.mask.read()
 
 
 class TrainingViews(Dataset[tuple[str, Tensor, Tensor, Tensor | None]]):
@@ -93,15 +79,14 @@ class TrainingViews(Dataset[tuple[str, Tensor, Tensor, Tensor | None]]):
         random = np.random.default_rng([self.seed, epoch, index])
         tags = torch.zeros(self.classes)
         tags[list(sample.tags)] = 1
-        image = read_image(sample.image)
         labels = self.masks(sample) if self.masks else None
-        picture, target = random_view(image, labels, self.config, random)
-        return sample.id, picture, tags, target
+        image, target = random_view(read_image(sample.image), labels, self.config, random)
+        return sample.id, image, tags, target
 
 
 def random_view(
-    image: NDArray[np.uint8],
-    labels: NDArray[np.uint8] | None,
+    image: UInt8,
+    labels: UInt8 | None,
     config: TrainConfig,
     random: np.random.Generator,
 ) -> tuple[Tensor, Tensor | None]:
@@ -122,22 +107,21 @@ def random_view(
     low, high = config.long_side
     factor = int(random.integers(low, high + 1)) / max(image.shape[:2])
     size = (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)))
-    crop = config.crop
-    top, left = (_offset(side, crop, random) for side in size)
-    mirror = config.flip and random.random() < 0.5
-    placed = _placed(resize_image(image, size), crop, top, left, PADDING_GREY)
-    target = None if labels is None else _placed(resize_labels(labels, size), crop, top, left, IGNORE)
-    if mirror:
-        placed = placed[:, ::-1]
-        target = None if target is None else target[:, ::-1]
-    picture = torch.from_numpy(np.ascontiguousarray(placed)).permute(2, 0, 1).float() / 255
+    corner = tuple(_offset(side, config.crop, random) for side in size)
+    step = -1 if config.flip and random.random() < 0.5 else 1
+    window = _window(resize_image(image, size), config.crop, corner, PADDING_GREY)[:, ::step]
+    view = torch.from_numpy(np.ascontiguousarray(window)).permute(2, 0, 1).float() / 255
     if config.jitter:
-        picture = _jittered(picture, config.jitter, random)
-    return picture, None if target is None else torch.from_numpy(np.ascontiguousarray(target))
+        for adjust in (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation):
+            view = adjust(view, float(random.uniform(1 - config.jitter, 1 + config.jitter)))
+    if labels is None:
+        return view, None
+    target = _window(resize_labels(labels, size), config.crop, corner, IGNORE)[:, ::step]
+    return view, torch.from_numpy(np.ascontiguousarray(target))
 
 
 def training_batches(views: TrainingViews, first: int, steps: int, workers: int) -> Iterator[Batch]:
-    """This process's part of the batches of steps ``first`` to ``steps``, in order, loaded by ``workers`` processes."""
+    """Yield this process's part of the batches of steps ``first`` to ``steps``, loaded by ``workers`` processes."""
     whole = batch_indices(len(views), views.config.batch, views.seed, first, steps)
     order = (batch[distributed.part(len(batch))] for batch in whole)  # drawn as it is needed, epoch by epoch
     loader = DataLoader(
@@ -172,21 +156,14 @@ def _offset(side: int, crop: int, random: np.random.Generator) -> int:
     return int(random.integers(min(slack, 0), max(slack, 0) + 1))
 
 
-def _placed(array: NDArray[np.uint8], crop: int, top: int, left: int, fill: int) -> NDArray[np.uint8]:
-    """The square window (top, left, crop) of an array, filled where it reaches outside."""
+def _window(array: UInt8, crop: int, corner: tuple[int, ...], fill: int) -> UInt8:
+    """The square window of an array that begins at a corner (top, left), filled where it reaches outside."""
     window = np.full((crop, crop, *array.shape[2:]), fill, dtype=np.uint8)
-    rows = slice(max(top, 0), min(top + crop, array.shape[0]))
-    columns = slice(max(left, 0), min(left + crop, array.shape[1]))
-    window[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = array[
-        rows, columns
-    ]
+    inside = [slice(max(start, 0), start + crop) for start in corner]
+    there = array[tuple(inside)]
+    top, left = (max(-start, 0) for start in corner)
+    window[top : top + there.shape[0], left : left + there.shape[1]] = there
     return window
-
-
-def _jittered(picture: Tensor, strength: float, random: np.random.Generator) -> Tensor:
-    for adjust in (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation):
-        picture = adjust(picture, float(random.uniform(1 - strength, 1 + strength)))
-    return picture
 
 
 def _collated(items: list[tuple[str, Tensor, Tensor, Tensor | None]]) -> Batch:
