@@ -1,29 +1,105 @@
 """Data sets: from files on disk to checked samples.
 
-`open_dataset` reads the listing and checks every file once; what it returns can be trusted afterwards.
-`data.images` reads the pixels. Nothing here imports torch, so the command line starts at once.
+A source (`data.sources`) says what is listed, a `Listing` of entries; `open_dataset` checks every file once and
+returns a `Dataset` of samples, which can be trusted afterwards. `data.images` reads the pixels. Nothing here imports
+torch, so the command line starts at once.
 """
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.cache import index_files
-from data.dataset import Dataset, Sample
+import msgspec
+
+from data.cache import Memory, check_files, stamps_of
 from data.masks import Facts, Mask
-from data.sources import Entry, Listing, read_listing
+from data.sources import read_listing
+from data.sources.listing import Listing, refuse_missing
 from wsss import IGNORE
 from wsss.config import DataConfig
 from wsss.errors import UserError, listed
 
-__all__ = ["Dataset", "Sample", "open_dataset"]
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One image with what is known about it.
+
+    Attributes:
+        id: the image's path relative to the images folder, without its extension, ``/`` between folders.
+        path: of the image's file.
+        tags: sorted class indices 0..C-1; empty for an image that shows background only.
+        split: name of its split.
+        mask: where its labels (0: background, c + 1: class c, 255: ignored) are read from, None for none.
+        size: ``(H, W)`` of the upright image.
+        image_digest: sha256 of the image file's bytes, hexadecimal.
+        mask_digest: the same of what the mask is read from.
+    """
+
+    id: str
+    path: str
+    tags: tuple[int, ...]
+    split: str
+    mask: Mask | None
+    size: tuple[int, int]
+    image_digest: str
+    mask_digest: str | None
+
+    @property
+    def image(self) -> Path:
+        """The image's file."""
+        return Path(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Checked samples, sorted by id.
+
+    Attributes:
+        classes: C names; class c has the tag index c and the mask value c + 1.
+        samples: the images of the training and the validation split.
+        notes: what the user should know, a sentence each.
+    """
+
+    classes: tuple[str, ...]
+    samples: Sequence[Sample]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.samples)
+
+    def split(self, name: str) -> "Dataset":
+        """Return the samples of one split only; none where no sample has it."""
+        return replace(self, samples=tuple(sample for sample in self.samples if sample.split == name))
+
+    def weak(self) -> "Dataset":
+        """Return the same data set without any mask: all that a weakly supervised stage may see."""
+        samples = [msgspec.structs.replace(s, mask=None, mask_digest=None) for s in self.samples]
+        return replace(self, samples=tuple(samples))
+
+    def joined(self, other: "Dataset") -> "Dataset":
+        """Return the samples of this view of a data set, then those of another view of it."""
+        return replace(self, samples=(*self.samples, *other.samples))
+
+    def digest(self, *, masks: bool) -> str:
+        """Return the sha256 (hexadecimal) of what the data set says, wherever it lies on disk.
+
+        It covers the classes and, per sample, id, tags, split and the image's bytes; with ``masks`` also
+        the bytes of its mask.
+        """
+        samples = [
+            (s.id, s.tags, s.split, s.image_digest, *((s.mask_digest,) if masks else ()))
+            for s in self.samples
+        ]
+        return hashlib.sha256(msgspec.json.encode((self.classes, samples))).hexdigest()
+
+    def mask_digests(self) -> list[list[str | None]]:
+        """Return each sample's id and its mask's digest, None for none."""
+        return [[sample.id, sample.mask_digest] for sample in self.samples]
 
 
 def open_dataset(
-    config: DataConfig,
-    *,
-    cache: Path | None = None,
-    writable: bool = True,
-    progress: bool = False,
+    config: DataConfig, *, cache: Path | None = None, writable: bool = True, progress: bool = False
 ) -> Dataset:
     """Read the listing and check every file, so that nothing fails later for the data's sake.
 
@@ -39,39 +115,44 @@ def open_dataset(
     Raises:
         UserError: the listing, a tag, an image or a mask cannot be used; it says where, why and what to do.
     """
-    return _checked(read_listing(config), cache, writable=writable, progress=progress)
+    memory = Memory(cache, writable) if cache else None
+    listing = read_listing(config, memory)
+    entries = listing.entries
+    paths = [f"{listing.images}/{entry.image}" for entry in entries]
+    items: list[str | Mask] = [*paths, *(entry.mask for entry in entries if entry.mask)]
+    stamps = stamps_of(items)
+    refuse_missing(listing, [entry for entry, stamp in zip(entries, stamps, strict=False) if stamp is None])
+    facts = check_files(items, stamps, memory=memory, progress=progress)
+    rest = iter(facts[len(paths) :])
+    masks = [next(rest) if entry.mask else None for entry in entries]
+    _check_masks(listing, facts, masks)
+    index = {name: position for position, name in enumerate(listing.classes)}
+    tags = {
+        names: tuple(sorted(index[name] for name in names)) for names in {entry.tags for entry in entries}
+    }
+    samples = [
+        Sample(
+            id=entry.id,
+            path=path,
+            tags=tags[entry.tags],
+            split=entry.split,
+            mask=entry.mask,
+            size=image.size,
+            image_digest=image.digest,
+            mask_digest=mask.digest if mask else None,
+        )
+        for entry, path, image, mask in zip(entries, paths, facts, masks, strict=False)
+    ]
+    return Dataset(classes=listing.classes, samples=tuple(samples), notes=listing.notes)
 
 
-def _checked(listing: Listing, cache: Path | None, *, writable: bool, progress: bool) -> Dataset:
-    """Check every file of a listing."""
-    images = [entry.image for entry in listing.entries]
-    masks = [entry.mask for entry in listing.entries if entry.mask]
-    facts = index_files(images, masks, root=listing.root, cache=cache, writable=writable, progress=progress)
-    _check_masks(listing.entries, facts, len(listing.classes))
-    samples = tuple(_sample(entry, facts) for entry in listing.entries)
-    return Dataset(classes=listing.classes, samples=samples, notes=listing.notes)
-
-
-def _sample(entry: Entry, facts: Mapping[Path | Mask, Facts]) -> Sample:
-    image = facts[entry.image]
-    return Sample(
-        id=entry.id,
-        image=entry.image,
-        tags=entry.tags,
-        split=entry.split,
-        mask=entry.mask,
-        size=image.size,
-        image_digest=image.digest,
-        mask_digest=facts[entry.mask].digest if entry.mask else None,
-    )
-
-
-def _check_masks(entries: tuple[Entry, ...], facts: Mapping[Path | Mask, Facts], C: int) -> None:
+def _check_masks(listing: Listing, images: Sequence[Facts], masks: Sequence[Facts | None]) -> None:
+    C = len(listing.classes)
     problems = [
         f"{entry.mask} {problem}"
-        for entry in entries
-        if entry.mask
-        for problem in _mask_problems(facts[entry.image], facts[entry.mask], C)
+        for entry, image, mask in zip(listing.entries, images, masks, strict=False)
+        if mask
+        for problem in _mask_problems(image, mask, C)
     ]
     if problems:
         raise UserError(
@@ -82,18 +163,31 @@ def _check_masks(entries: tuple[Entry, ...], facts: Mapping[Path | Mask, Facts],
 
 def _mask_problems(image: Facts, mask: Facts, C: int) -> Iterator[str]:
     if mask.size != image.size:
-        turned = mask.size == image.size[::-1]
-        hint = (
-            " (the photograph has an EXIF rotation that the mask does not follow: rotate the mask)"
-            if turned
-            else ""
-        )
-        yield f"is {_size(mask)}, its image {_size(image)}{hint}"
+        (H, W), (image_H, image_W) = mask.size, image.size
+        turned = " (the image has an EXIF rotation that the mask does not follow: rotate the mask)"
+        hint = turned if image.size == (W, H) else ""
+        yield f"is {W}x{H} (width x height), its image {image_W}x{image_H} (width x height){hint}"
     beyond = [str(label) for label in mask.labels if C < label != IGNORE]
     if beyond:
         yield f"has labels beyond the {C} classes: {listed(beyond, ', ')}"
 
 
-def _size(facts: Facts) -> str:
-    H, W = facts.size
-    return f"{W}x{H} (width x height)"
+ROWS = 8
+
+
+def overview_samples(dataset: Dataset, rows: int = ROWS) -> tuple[Sample, ...]:
+    """Up to ``rows`` tagged samples: the classes in turn, each with its next image not shown yet."""
+    chosen: dict[str, Sample] = {}
+    queues: list[list[Sample]] = [[] for _ in dataset.classes]
+    for sample in dataset.samples:
+        for tag in sample.tags:
+            if len(queues[tag]) < rows:  # one of them is not shown yet as long as there is a row to fill
+                queues[tag].append(sample)
+    while len(chosen) < rows and any(queues):
+        for queue in queues:
+            while queue and queue[0].id in chosen:
+                queue.pop(0)
+            if queue and len(chosen) < rows:
+                sample = queue.pop(0)
+                chosen[sample.id] = sample
+    return tuple(chosen.values())

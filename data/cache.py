@@ -1,181 +1,154 @@
-"""One pass over the files: every one is hashed and decoded once, and what was found is remembered."""
+"""Every file is hashed and decoded once; what was found is remembered as long as the file's length and time stay."""
 
 import hashlib
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias, TypeVar
 
+import msgspec
 from tqdm import tqdm
 
 from data.images import decode_image, read_bytes
 from data.masks import Facts, Mask
 from wsss.errors import UserError, listed
 from wsss.runtime.pool import in_order
-from wsss.store.files import is_kept, is_sealed, parse_json, write_sealed_json
+from wsss.store.files import is_kept, write_sealed_json
 
-_SCHEMA = "wsss-index-2"
+Stamp: TypeAlias = tuple[int, int]
+"""A file's length in bytes and its time of change in nanoseconds."""
+
+
+class Remembered(msgspec.Struct, kw_only=True):
+    """What was read from a large file while it had this stamp."""
+
+    stamp: Stamp | None = None
+
+
+T = TypeVar("T", bound=Remembered)
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
-class _Stamp:
-    """A file's length and time of change: as long as they stay, so do its facts."""
+class Memory:
+    """The files in which a workspace remembers a data set. Whatever is wrong with them, they are made again.
 
-    bytes: int
-    mtime_ns: int
+    Attributes:
+        file: facts of the checked files (JSON); what annotation files said is in further ones beside it.
+        writable: whether they may be written.
+    """
+
+    file: Path
+    writable: bool = True
 
 
-_Memory = dict[str, tuple[_Stamp, Facts]]  # by "image:" or "mask:" and the path relative to root
+class _Checked(Facts, frozen=True, array_like=True, gc=False):
+    """Facts of a file while it had this stamp."""
+
+    stamp: Stamp | None = None
 
 
-def index_files(
-    images: Sequence[Path],
-    masks: Sequence[Mask],
+class _Index(msgspec.Struct, kw_only=True, tag="wsss-index-3"):
+    """Facts by path, for a mask with its part."""
+
+    files: dict[str, _Checked]
+
+
+def stamp_of(path: str | int) -> Stamp | None:
+    """The stamp of a path or of an open file; None where there is no such file."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  # called for every file, and Path is slow to make
+    except OSError:
+        return None
+    return (status.st_size, status.st_mtime_ns)
+
+
+def stamps_of(items: Sequence[str | Mask]) -> list[Stamp | None]:
+    """The stamps of the files of images and masks, None where there is no file; one look at each, whatever is in it."""
+    places = [item if isinstance(item, str) else str(item.file) for item in items]
+    found = {place: stamp_of(place) for place in dict.fromkeys(places)}
+    return [found[place] for place in places]
+
+
+def check_files(
+    items: Sequence[str | Mask],
+    stamps: Sequence[Stamp | None],
     *,
-    root: Path,
-    cache: Path | None,
-    progress: bool,
-    writable: bool = True,
-) -> dict[Path | Mask, Facts]:
-    """Check every file and return its facts.
+    memory: Memory | None = None,
+    progress: bool = False,
+) -> list[Facts]:
+    """Check every file and return its facts, in the order of ``items``.
 
     Args:
-        images: photographs to hash and decode.
-        masks: label masks to examine.
-        root: the folder that the paths in the cache are relative to.
-        cache: JSON file of earlier facts, ignored if damaged or of another root; None remembers nothing.
-            A file counts as unchanged as long as its length and modification time stay.
+        items: paths of images, to hash and decode, and masks, to examine.
+        stamps: of their files.
+        memory: where earlier facts are; None remembers nothing.
         progress: show a bar while files are decoded.
-        writable: whether the cache may be written.
-
-    Returns:
-        The facts of every path and mask given.
 
     Raises:
-        UserError: files that cannot be used (ten named, the rest counted), or a cache that cannot be written.
+        UserError: files that cannot be used (ten named, the rest counted).
     """
-    if cache is not None and writable:
-        _check_writable(cache)
-    memory = _load(cache, root, writable=writable) if cache is not None else {}
-    jobs = [_Job(path, path, f"image:{_relative(path, root)}") for path in images]
-    jobs += [_Job(mask, mask.file, _mask_key(mask, root)) for mask in masks]
-    stamps = {job.key: _stamp(job.path) for job in jobs}
-    todo = [job for job in jobs if job.key not in memory or memory[job.key][0] != stamps[job.key]]
+    index = _read(memory.file, _Index) if memory else None
+    known = index.files if index else {}
+    keys = [f"image:{item}" if isinstance(item, str) else f"mask:{item.file}#{item.part}" for item in items]
+    todo = [at for at, key in enumerate(keys) if key not in known or known[key].stamp != stamps[at]]
     problems: list[str] = []
     try:
-        for job, found in _examine_all(todo, progress):
-            if isinstance(found, Facts):
-                memory[job.key] = (stamps[job.key], found)
-            else:
-                problems.append(str(found))
+        with tqdm(
+            total=len(todo), desc="checking files", unit="file", disable=not (progress and todo)
+        ) as bar:
+            found = in_order(_examined, (items[at] for at in todo), threads=os.cpu_count() or 1)
+            for at, facts in zip(todo, found, strict=True):
+                bar.update()
+                if isinstance(facts, Facts):
+                    known[keys[at]] = _Checked(facts.digest, facts.size, facts.labels, stamps[at])
+                else:
+                    problems.append(str(facts))
     finally:  # what is known already survives a bad file and Ctrl-C
-        if cache is not None and writable and todo:
-            _save(memory, cache, root)
-    _raise(problems)
-    return {job.item: memory[job.key][1] for job in jobs}
+        if memory and memory.writable and todo:
+            write_sealed_json(memory.file, msgspec.to_builtins(_Index(files=known)))
+    if problems:
+        several = f"{len(problems)} files cannot be used:\n{listed(problems, ' ')}"
+        raise UserError(problems[0] if len(problems) == 1 else several)
+    return [known[key] for key in keys]
 
 
-@dataclass(frozen=True)
-class _Job:
-    item: Path | Mask
-    path: Path
-    key: str
+def remembered(path: Path, kind: type[T], read: Callable[[Path], T], memory: Memory | None) -> T:
+    """Return ``read(path)`` with the file's stamp, or what it gave while the file had that stamp."""
+    stamp = stamp_of(str(path))
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    place = memory.file.with_name(f"{memory.file.stem}-{name}.listing") if memory else None
+    known = _read(place, kind) if place else None
+    if known is None or known.stamp != stamp:
+        known = msgspec.structs.replace(read(path), stamp=stamp)
+        if memory and place and memory.writable:
+            write_sealed_json(place, msgspec.to_builtins(known))
+    return known
 
 
-def _mask_key(mask: Mask, root: Path) -> str:
-    return f"mask:{_relative(mask.file, root)}{f'#{mask.part}' if mask.part else ''}"
+def checked_images(memory: Memory) -> list[str]:
+    """The images that were checked, as paths."""
+    index = _read(memory.file, _Index)
+    return [key.removeprefix("image:") for key in (index.files if index else ()) if key.startswith("image:")]
 
 
-def _relative(path: Path, root: Path) -> str:
-    return path.as_posix().removeprefix(root.as_posix() + "/")
-
-
-def _stamp(path: Path) -> _Stamp:
+def _examined(item: str | Mask) -> Facts | UserError:
     try:
-        status = path.stat()
-    except OSError:
-        return _Stamp(-1, -1)  # vanished since it was listed: reading it will say so
-    return _Stamp(status.st_size, status.st_mtime_ns)
-
-
-def _examine_all(jobs: Sequence[_Job], progress: bool) -> Iterator[tuple[_Job, Facts | UserError]]:
-    if not jobs:
-        return
-    # Threads: Pillow and hashlib release the GIL.
-    found = in_order(_examine, jobs, threads=os.cpu_count() or 1)
-    bar = tqdm(found, total=len(jobs), desc="checking files", unit="file", disable=not progress)
-    yield from zip(jobs, bar, strict=True)
-
-
-def _examine(job: _Job) -> Facts | UserError:
-    try:
-        return _photograph(job.item) if isinstance(job.item, Path) else job.item.examine()
+        if isinstance(item, Mask):
+            return item.examine()
+        data = read_bytes(Path(item))
+        H, W, _ = decode_image(data, Path(item)).shape
+        return Facts(digest=hashlib.sha256(data).hexdigest(), size=(H, W))
     except UserError as error:
         return error
 
 
-def _photograph(path: Path) -> Facts:
-    data = read_bytes(path)
-    pixels = decode_image(data, path)
-    return Facts(digest=hashlib.sha256(data).hexdigest(), size=(pixels.shape[0], pixels.shape[1]), labels=())
-
-
-def _raise(problems: Sequence[str]) -> None:
-    if len(problems) == 1:
-        raise UserError(problems[0])
-    if problems:
-        raise UserError(f"{len(problems)} files cannot be used:\n{listed(problems, ' ')}")
-
-
-def _check_writable(cache: Path) -> None:
-    """Fail before the work, not after it."""
+def _read(place: Path, kind: type[S]) -> S | None:
+    """What is in a file of the memory; None where it is missing, damaged or of another version."""
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=cache.parent).close()
-        if cache.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-    except OSError as error:
-        raise _unwritable(cache, error) from error
-
-
-def _unwritable(cache: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{cache}: the cache of checked files cannot be written ({error.strerror}): "
-        "name a file in a folder that you may write to."
-    )
-
-
-def _load(cache: Path, root: Path, *, writable: bool) -> _Memory:
-    """Read the cache; a missing, damaged or foreign one is empty, and every file is checked anew."""
-    try:
-        if not (is_kept(cache, "every file is checked again") if writable else is_sealed(cache)):
-            return {}
-        stored = parse_json(cache.read_bytes())
-        if (stored["schema"], stored["root"]) != (_SCHEMA, str(root.absolute())):
-            return {}
-        return {key: _entry(value) for key, value in stored["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-
-
-def _entry(value: Any) -> tuple[_Stamp, Facts]:
-    size, mtime_ns, digest, height, width, labels = value
-    numbers = (size, mtime_ns, height, width, *labels)
-    if not (isinstance(digest, str) and all(type(number) is int for number in numbers)):
-        raise TypeError("not a cache entry")
-    return _Stamp(size, mtime_ns), Facts(digest=digest, size=(height, width), labels=tuple(labels))
-
-
-def _save(memory: _Memory, cache: Path, root: Path) -> None:
-    """Replace the cache in one step: a reader never sees half of it."""
-    files = {
-        key: (stamp.bytes, stamp.mtime_ns, facts.digest, *facts.size, facts.labels)
-        for key, (stamp, facts) in memory.items()
-    }
-    stored = {"schema": _SCHEMA, "root": str(root.absolute()), "files": files}
-    try:
-        write_sealed_json(cache, stored)
-    except OSError as error:
-        raise _unwritable(cache, error) from error
+        if is_kept(place, "the files of the data set are checked again"):
+            return msgspec.json.decode(place.read_bytes(), type=kind)
+    except (OSError, ValueError, RecursionError):
+        pass
+    return None

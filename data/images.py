@@ -1,15 +1,14 @@
 """From an image file to an array, whatever the file's mode, depth or orientation. Pillow only."""
 
-import threading
+import contextlib
 import warnings
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from wsss.errors import UserError
 
@@ -17,9 +16,12 @@ UInt8 = NDArray[np.uint8]
 
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes for gray with more than 8 bits
 
+# What Pillow warns of (large images, damaged EXIF) is either an error here or nobody's business.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 
 def read_image(path: Path) -> UInt8:
-    """Read a photograph as it is meant to be seen.
+    """Read an image as it is meant to be seen.
 
     EXIF orientation is applied, transparency is composited over white, the first frame of an animation is
     taken, gray of 16 bits is scaled from 0..65535 to 0..255 (rounded). Colour profiles are not applied.
@@ -73,10 +75,10 @@ def _decode(data: bytes, path: Path, convert: Callable[[ImageFile.ImageFile, Pat
     if not data:
         raise UserError(f"{path}: the file is empty (0 bytes): replace it or remove it from the list.")
     try:
-        with _quiet, Image.open(BytesIO(data)) as image:
-            _refuse_programs(image, path)
-            pixels = convert(image, path)
-            return np.ascontiguousarray(_UPRIGHT.get(_orientation(image), _as_is)(pixels))
+        with Image.open(BytesIO(data)) as image:
+            if image.format == "EPS":  # Pillow would have Ghostscript run it
+                raise UserError(f"{path}: PostScript is a program and is not run: save it as PNG or JPEG.")
+            return convert(image, path)
     except (UserError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -97,15 +99,8 @@ def _decode(data: bytes, path: Path, convert: Callable[[ImageFile.ImageFile, Pat
         ) from error
 
 
-def _refuse_programs(image: ImageFile.ImageFile, path: Path) -> None:
-    """PostScript is a program: Pillow would have Ghostscript run it."""
-    if image.format == "EPS":
-        raise UserError(f"{path}: PostScript is a program and is not run: save it as PNG or JPEG.")
-
-
 def _to_rgb(opened: ImageFile.ImageFile, path: Path) -> UInt8:
-    opened.load()  # before anything else: a PNG may carry EXIF and transparency after its pixels
-    image: Image.Image = opened
+    image = _upright(opened)
     if image.mode in _DEEP:
         return _deep_to_rgb(image, path)
     if image.mode == "F":
@@ -125,17 +120,19 @@ def _deep_to_rgb(image: Image.Image, path: Path) -> UInt8:
             "save it with 8 or 16 bits."
         )
     gray = ((values * 255 + 32767) // 65535).astype(np.uint8)
-    gray[values == image.info.get("transparency", -1)] = 255  # over white, as for every other mode
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 
-def _to_labels(image: ImageFile.ImageFile, path: Path) -> UInt8:
-    if image.format != "PNG":
+def _to_labels(opened: ImageFile.ImageFile, path: Path) -> UInt8:
+    if opened.format != "PNG":
         raise UserError(
-            f"{path}: a mask must be a PNG, this is {image.format}: save the labels as an index PNG."
+            f"{path}: a mask must be a PNG, this is {opened.format}: save the labels as an index PNG."
         )
-    _refuse_shallow_gray(image, path)
-    image.load()
+    if opened.mode == "L" and opened.tile[0].args in ("L;2", "L;4"):  # Pillow multiplies by 85 or 17
+        raise UserError(
+            f"{path}: a gray mask of 2 or 4 bits is ambiguous: save it as a palette or 8-bit PNG."
+        )
+    image = _upright(opened)
     if image.mode not in ("P", "L", "1", *_DEEP):
         raise UserError(
             f"{path}: a mask holds one label per pixel, this one has colours (mode {image.mode}): "
@@ -149,63 +146,9 @@ def _to_labels(image: ImageFile.ImageFile, path: Path) -> UInt8:
     return values.astype(np.uint8)
 
 
-def _refuse_shallow_gray(image: ImageFile.ImageFile, path: Path) -> None:
-    """Refuse gray of 2 or 4 bits: Pillow would multiply the labels by 85 or 17."""
-    if image.mode == "L" and image.tile[0].args in ("L;2", "L;4"):
-        raise UserError(
-            f"{path}: a gray mask of 2 or 4 bits is ambiguous: save it as a palette or 8-bit PNG."
-        )
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8 of a loaded image; 1 where there is none or the EXIF block is damaged."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the pixels are sound, and viewers ignore a damaged EXIF block too
-        return 1
-
-
-def _as_is(pixels: UInt8) -> UInt8:
-    return pixels
-
-
-_UPRIGHT: dict[int, Callable[[UInt8], UInt8]] = {
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: a[::-1].swapaxes(0, 1),
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: a[:, ::-1].swapaxes(0, 1),
-}
-
-
-class _Quiet:
-    """Silence warnings while any thread decodes.
-
-    The filters of `warnings` belong to the process: were each thread to save and restore them itself, they
-    would restore each other's. So the first thread in saves them and the last one out restores them.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._saved = warnings.catch_warnings()
-                self._saved.__enter__()
-                warnings.simplefilter("ignore")
-            self._users += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._saved.__exit__(kind, error, trace)
-
-
-_quiet = _Quiet()
+def _upright(image: Image.Image) -> Image.Image:
+    """The image, loaded and turned as its EXIF orientation says."""
+    image.load()  # before anything else: a PNG may carry EXIF and transparency after its pixels
+    with contextlib.suppress(Exception):  # of a damaged EXIF block: viewers ignore it too
+        ImageOps.exif_transpose(image, in_place=True)
+    return image

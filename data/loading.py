@@ -4,17 +4,16 @@ Randomness is a function of (seed, epoch, image): the same views come whatever t
 training resumed in the middle sees what it would have seen.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data import Sample
-from data.images import read_image
+from data.images import UInt8, read_image
 from wsss import IGNORE
 from wsss.config import SegmentConfig, TrainConfig
 from wsss.errors import UserError
@@ -28,33 +27,20 @@ from torchvision.transforms.v2 import functional as TF  # isort: skip - after ws
 
 PADDING_GREY = 127
 
-
-class MaskSource(Protocol):
-    """Where the pixel labels of a training image come from."""
-
-    def __call__(self, sample: Sample) -> NDArray[np.uint8]:
-        """(H, W) uint8 of the photograph's size, 255 ignored."""
+MaskSource: TypeAlias = Callable[[Sample], UInt8]
+"""Gives the labels (H, W) of a training image, 255 ignored; picklable."""
 
 
-class PseudoMasks:
-    """Labels from the refine stage's artifact."""
-
-    def __init__(self, artifact: Artifact) -> None:
-        self.artifact = artifact
-
-    def __call__(self, sample: Sample) -> NDArray[np.uint8]:
-        """(H, W) uint8."""
-        return np.asarray(self.artifact.read(sample.id, "masks"), dtype=np.uint8)
+def pseudo_mask(artifact: Artifact, sample: Sample) -> UInt8:
+    """The labels (H, W) of an image in the refine stage's artifact."""
+    return np.asarray(artifact.read(sample.id, "masks"), dtype=np.uint8)
 
 
-class TruthMasks:
-    """Labels from the data set's own masks: full supervision only."""
-
-    def __call__(self, sample: Sample) -> NDArray[np.uint8]:
-        """(H, W) uint8."""
-        if sample.mask is None:
-            raise ValueError(f"{sample.id} has no mask")
-        return sample.mask.read()
+def ground_truth(sample: Sample) -> UInt8:
+    """The labels (H, W) of an image in the data set's own mask: full supervision alone."""
+    if sample.mask is None:
+        raise ValueError(f"{sample.id} has no mask")
+    return sample.mask.read()
 
 
 class TrainingViews(Dataset[tuple[str, Tensor, Tensor, Tensor | None]]):
@@ -92,15 +78,14 @@ class TrainingViews(Dataset[tuple[str, Tensor, Tensor, Tensor | None]]):
         random = np.random.default_rng([self.seed, epoch, index])
         tags = torch.zeros(self.classes)
         tags[list(sample.tags)] = 1
-        image = read_image(sample.image)
         labels = self.masks(sample) if self.masks else None
-        picture, target = random_view(image, labels, self.config, random)
-        return sample.id, picture, tags, target
+        image, target = random_view(read_image(sample.image), labels, self.config, random)
+        return sample.id, image, tags, target
 
 
 def random_view(
-    image: NDArray[np.uint8],
-    labels: NDArray[np.uint8] | None,
+    image: UInt8,
+    labels: UInt8 | None,
     config: TrainConfig,
     random: np.random.Generator,
 ) -> tuple[Tensor, Tensor | None]:
@@ -124,26 +109,25 @@ def random_view(
     else:
         factor = int(random.integers(config.long_side[0], config.long_side[1] + 1)) / max(image.shape[:2])
     size = (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)))
-    crop = config.crop
     resized = None if labels is None else resize_labels(labels, size)
-    top, left = (_offset(side, crop, random) for side in size)
+    corner = (_offset(size[0], config.crop, random), _offset(size[1], config.crop, random))
     share = config.labelled_crops if isinstance(config, SegmentConfig) else 0.0
     if resized is not None and share and random.random() < share:
-        top, left = _on_labelled_pixel(resized, crop, random) or (top, left)
-    mirror = config.flip and random.random() < 0.5
-    placed = _placed(resize_image(image, size), crop, top, left, PADDING_GREY)
-    target = None if resized is None else _placed(resized, crop, top, left, IGNORE)
-    if mirror:
-        placed = placed[:, ::-1]
-        target = None if target is None else target[:, ::-1]
-    picture = torch.from_numpy(np.ascontiguousarray(placed)).permute(2, 0, 1).float() / 255
+        corner = _on_labelled_pixel(resized, config.crop, random) or corner
+    step = -1 if config.flip and random.random() < 0.5 else 1
+    window = _window(resize_image(image, size), config.crop, corner, PADDING_GREY)[:, ::step]
+    view = torch.from_numpy(np.ascontiguousarray(window)).permute(2, 0, 1).float() / 255
     if config.jitter:
-        picture = _jittered(picture, config.jitter, random)
-    return picture, None if target is None else torch.from_numpy(np.ascontiguousarray(target))
+        for adjust in (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation):
+            view = adjust(view, float(random.uniform(1 - config.jitter, 1 + config.jitter)))
+    if resized is None:
+        return view, None
+    target = _window(resized, config.crop, corner, IGNORE)[:, ::step]
+    return view, torch.from_numpy(np.ascontiguousarray(target))
 
 
 def training_batches(views: TrainingViews, first: int, steps: int, workers: int) -> Iterator[Batch]:
-    """This process's part of the batches of steps ``first`` to ``steps``, in order, loaded by ``workers`` processes."""
+    """Yield this process's part of the batches of steps ``first`` to ``steps``, loaded by ``workers`` processes."""
     whole = batch_indices(len(views), views.config.batch, views.seed, first, steps)
     order = (batch[distributed.part(len(batch))] for batch in whole)  # drawn as it is needed, epoch by epoch
     loader = DataLoader(
@@ -179,7 +163,7 @@ def _offset(side: int, crop: int, random: np.random.Generator) -> int:
 
 
 def _on_labelled_pixel(
-    labels: NDArray[np.uint8], crop: int, random: np.random.Generator
+    labels: UInt8, crop: int, random: np.random.Generator
 ) -> tuple[int, int] | None:
     """Where a crop begins that holds a pixel of a drawn class, inside the image; None where only background is."""
     classes = np.unique(labels[(labels != 0) & (labels != IGNORE)])
@@ -195,21 +179,14 @@ def _on_labelled_pixel(
     return begins[0], begins[1]
 
 
-def _placed(array: NDArray[np.uint8], crop: int, top: int, left: int, fill: int) -> NDArray[np.uint8]:
-    """The square window (top, left, crop) of an array, filled where it reaches outside."""
+def _window(array: UInt8, crop: int, corner: tuple[int, ...], fill: int) -> UInt8:
+    """The square window of an array that begins at a corner (top, left), filled where it reaches outside."""
     window = np.full((crop, crop, *array.shape[2:]), fill, dtype=np.uint8)
-    rows = slice(max(top, 0), min(top + crop, array.shape[0]))
-    columns = slice(max(left, 0), min(left + crop, array.shape[1]))
-    window[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = array[
-        rows, columns
-    ]
+    inside = [slice(max(start, 0), start + crop) for start in corner]
+    there = array[tuple(inside)]
+    top, left = (max(-start, 0) for start in corner)
+    window[top : top + there.shape[0], left : left + there.shape[1]] = there
     return window
-
-
-def _jittered(picture: Tensor, strength: float, random: np.random.Generator) -> Tensor:
-    for adjust in (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation):
-        picture = adjust(picture, float(random.uniform(1 - strength, 1 + strength)))
-    return picture
 
 
 def _collated(items: list[tuple[str, Tensor, Tensor, Tensor | None]]) -> Batch:

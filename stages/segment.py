@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data import Sample
-from data.dataset import overview_samples
-from data.loading import MaskSource, PseudoMasks, TruthMasks, whole_image
+from data import Sample, overview_samples
+from data.loading import MaskSource, ground_truth, pseudo_mask, whole_image
 from stages import Context
 from stages.training import fit, network_groups
 from wsss.cams import exit_probabilities, label_probabilities
@@ -79,14 +78,14 @@ def root_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _mask_source(context: Context, samples: Sequence[Sample]) -> MaskSource:
     if context.config.segment.supervision == "pseudo":
-        return PseudoMasks(Artifact(context.inputs["refine"]))
+        return partial(pseudo_mask, Artifact(context.inputs["refine"]))
     missing = [sample.id for sample in samples if sample.mask is None]
     if missing:
         raise UserError(
             f"segment.supervision = 'full': {len(missing)} training images have no mask ({listed(missing, ', ')}); "
             "add their masks, or use segment.supervision=pseudo"
         )
-    return TruthMasks()
+    return ground_truth
 
 
 def _predicted(

@@ -1,4 +1,4 @@
-"""A tiny data set in the layout of Cityscapes: photographs and fine labels, with the published names and keys."""
+"""A tiny data set in the layout of Cityscapes: images and fine labels, with the published names and keys."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def label_ids() -> UInt8:
 
 
 def make_cityscapes_tree(root: Path) -> DataConfig:
-    """One photograph per split, with the published names and keys."""
+    """One image per split, with the published names and keys."""
     for split, (city, stem) in STEMS.items():
         write_png(
             root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png", np.zeros((5, 7, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""A tiny data set in the layout of COCO 2017: two annotation files, two folders of photographs."""
+"""A tiny data set in the layout of COCO 2017: two annotation files, two folders of images."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Folders of photographs as people have them, and what is said of them."""
+"""Folders of images as people have them, and what is said of them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,20 +14,20 @@ PIXELS = np.zeros((8, 9, 3), np.uint8)
 
 
 def plant(root: Path, *images: str) -> Path:
-    """Write black photographs; return the folder."""
+    """Write black images; return the folder."""
     for name in images:
         write_jpeg(root / name, PIXELS)
     return root
 
 
 def tags(found: Found) -> Mapping[str, tuple[str, ...]]:
-    """Tags by photograph."""
-    return {row.image: row.tags for row in found.rows}
+    """Tags by image."""
+    return {entry.image: entry.tags for entry in found.entries}
 
 
 def splits(found: Found) -> Mapping[str, str]:
-    """Splits by photograph."""
-    return {row.image: row.split for row in found.rows}
+    """Splits by image."""
+    return {entry.image: entry.split for entry in found.entries}
 
 
 def refused(root: Path, *parts: str) -> None:

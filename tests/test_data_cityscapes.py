@@ -11,17 +11,8 @@ from data import open_dataset
 from data.sources import read_listing
 from data.sources.cityscapes import CITYSCAPES_CLASSES
 from tests.cityscapes_trees import VOID, make_cityscapes_tree
+from tests.trees import refused
 from wsss.config import DataConfig
-from wsss.errors import UserError
-
-
-def refused(config: DataConfig, *parts: str) -> None:
-    with pytest.raises(UserError) as caught:
-        read_listing(config)
-    message = str(caught.value)
-    assert message.count("\n") < 3
-    for part in parts:
-        assert part in message, f"{part!r} is not in {message!r}"
 
 
 def test_label_ids_become_train_ids(tmp_path: Path) -> None:
@@ -42,7 +33,7 @@ def test_tags_are_the_names_of_polygons(tmp_path: Path) -> None:
     config = make_cityscapes_tree(tmp_path)
     path = tmp_path / "gtFine/val/ulm/ulm_000001_000019_gtFine_polygons.json"
     path.write_text(json.dumps({"objects": [{"label": "cargroup"}, {"label": "sky"}, {"label": "static"}]}))
-    assert read_listing(config).entries[1].tags == (10, 13)
+    assert open_dataset(config).samples[1].tags == (10, 13)
 
 
 def test_classes_left_out_are_ignored(tmp_path: Path) -> None:
@@ -84,12 +75,12 @@ def test_wrong_and_half_unpacked_trees(tmp_path: Path) -> None:
     labels.unlink()
     refused(
         config,
-        "1 photograph(s) without usable labels",
+        "1 image(s) without usable labels",
         f"{labels} does not exist",
         "unpack gtFine_trainvaltest",
     )
     shutil.rmtree(tmp_path / "gtFine")
-    refused(config, "2 photograph(s)")
+    refused(config, "2 image(s)")
     shutil.rmtree(tmp_path / "leftImg8bit" / "train" / "aachen")
     refused(config, "no training images")
 

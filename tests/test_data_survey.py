@@ -1,11 +1,10 @@
-"""What `survey` says of a data set, and which photographs count as nearly the same."""
+"""What `survey` says of a data set, and which images count as nearly the same."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image, ImageEnhance
 
 from data import open_dataset
@@ -14,20 +13,20 @@ from tests.trees import UInt8, make_folder_tree, write_csv, write_jpeg
 from wsss.config import DataConfig
 
 
-def photograph(seed: int, size: tuple[int, int] = (90, 120)) -> Image.Image:
-    """Smooth random shapes: coarse content, as photographs have."""
+def smooth_image(seed: int, size: tuple[int, int] = (90, 120)) -> Image.Image:
+    """Smooth random shapes: coarse content, as photos have."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8))
     return coarse.resize(size[::-1], Image.Resampling.BICUBIC)
 
 
 def plant(root: Path, rows: Sequence[tuple[str, str, str]]) -> Survey:
-    """A folder of photographs, one per row, each another unless it is there already."""
+    """A folder of images, one per row, each another unless it is there already."""
     for number, (name, _, _) in enumerate(rows):
         path = root / "images" / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            photograph(number).save(path, quality=90)
+            smooth_image(number).save(path, quality=90)
     write_csv(root / "labels.csv", rows)
     config = DataConfig(root=str(root))
     return survey(open_dataset(config), config)
@@ -92,9 +91,9 @@ def test_masks_of_one_split_alone(tmp_path: Path) -> None:
             path.rename(tmp_path / "masks" / path.name)
 
 
-def test_tiny_photographs(tmp_path: Path) -> None:
+def test_tiny_images(tmp_path: Path) -> None:
     write_jpeg(tmp_path / "images" / "train001.jpg", np.zeros((40, 200, 3), np.uint8))
-    assert "1 photograph with a side below 64 pixels: train001" in told(
+    assert "1 image with a side below 64 pixels: train001" in told(
         plant(tmp_path, many(["cat", "dog"])), "tiny"
     )
 
@@ -104,31 +103,21 @@ def test_copies(tmp_path: Path) -> None:
     folder.mkdir()
     for number, names in enumerate((("train000", "val000"), ("train001", "train002"))):
         for name in names:
-            photograph(50 + number).save(folder / f"{name}.jpg")
+            smooth_image(50 + number).save(folder / f"{name}.jpg")
     found = plant(tmp_path, [*many(["cat", "cat", "dog", "cat"]), *many(["cat", "dog"], "val")])
-    assert "1 photograph, byte by byte: train000 = val000" in told(found, "in both splits")
+    assert "1 image, byte by byte: train000 = val000" in told(found, "in both splits")
     assert "with different tags: train001 = train002" in told(found, "contradicting")
-    assert "1 photograph more than once in training: train001 = train002" in told(found, "copies")
+    assert "1 image more than once in training: train001 = train002" in told(found, "copies")
     assert not [text for text in found.problems if text.startswith("alike")]  # bytes say it already
 
 
 def test_nearly_the_same_across_splits(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
-    photograph(77).save(folder / "train000.jpg", quality=95)
-    photograph(77).resize((80, 60)).save(folder / "val000.jpg", quality=60)
+    smooth_image(77).save(folder / "train000.jpg", quality=95)
+    smooth_image(77).resize((80, 60)).save(folder / "val000.jpg", quality=60)
     found = plant(tmp_path, [*many(["cat", "dog", "dog"]), *many(["cat", "dog"], "val")])
-    assert "1 pair of nearly the same picture: train000 and val000" in told(found, "alike")
-
-
-def test_many_photographs_are_compared_on_request_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("data.survey._COMPARED", 2)
-    config = make_folder_tree(tmp_path, n_train=3, n_val=1)
-    data = open_dataset(config)
-    assert "--duplicates does" in told(survey(data, config), "near-duplicates were not looked for")
-    assert not [text for text in survey(data, config, duplicates=True).problems if "--duplicates" in text]
+    assert "1 pair of nearly the same image: train000 and val000" in told(found, "alike")
 
 
 def test_links_out_of_the_folder_are_said(tmp_path: Path) -> None:
@@ -137,10 +126,10 @@ def test_links_out_of_the_folder_are_said(tmp_path: Path) -> None:
     assert not [text for text in found.problems if text.startswith("links")]
     (root / "images" / "train001.jpg").rename(tmp_path / "elsewhere.jpg")
     (root / "images" / "train001.jpg").symlink_to(tmp_path / "elsewhere.jpg")
-    assert "1 photograph outside" in told(plant(root, many(["cat", "dog"])), "links")
+    assert "1 image outside" in told(plant(root, many(["cat", "dog"])), "links")
     (root / "images").rename(tmp_path / "images")
     (root / "images").symlink_to(tmp_path / "images")
-    assert "2 photographs outside" in told(plant(root, many(["cat", "dog"])), "links")
+    assert "2 images outside" in told(plant(root, many(["cat", "dog"])), "links")
 
 
 # ---- perceptual hashes
@@ -164,7 +153,7 @@ def saved(folder: Path, images: Sequence[Image.Image]) -> list[Path]:
 
 
 def test_changed_copies_are_found_and_others_are_not(tmp_path: Path) -> None:
-    originals = [photograph(seed) for seed in range(40)]
+    originals = [smooth_image(seed) for seed in range(40)]
     hashes = perceptual_hashes(saved(tmp_path, originals), progress=False)
     assert [(a, b) for a, b in near_pairs(hashes, hashes) if a != b] == []
     for variant in range(3):
@@ -174,7 +163,7 @@ def test_changed_copies_are_found_and_others_are_not(tmp_path: Path) -> None:
         assert len(pairs) >= 38
 
 
-def test_blank_pictures_are_like_nothing(tmp_path: Path) -> None:
+def test_blank_images_are_like_nothing(tmp_path: Path) -> None:
     blank: UInt8 = np.full((50, 60, 3), 200, np.uint8)
     for name in ("a", "b"):
         write_jpeg(tmp_path / f"{name}.jpg", blank)
@@ -193,9 +182,9 @@ def test_pairs_are_found_across_blocks() -> None:
 
 
 def test_modes_without_gray_are_hashed(tmp_path: Path) -> None:
-    image = photograph(1).convert("P")
+    image = smooth_image(1).convert("P")
     image.save(tmp_path / "p.png")
-    photograph(1).convert("RGBA").save(tmp_path / "a.png")
+    smooth_image(1).convert("RGBA").save(tmp_path / "a.png")
     hashes = perceptual_hashes([tmp_path / "p.png", tmp_path / "a.png"], progress=False)
     assert list(near_pairs(hashes[:1], hashes[1:])) == [(0, 0)]
 

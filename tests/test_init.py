@@ -39,7 +39,7 @@ def test_class_folders_become_a_configuration_that_runs(
     root = class_folders(tmp_path / "my shapes")
     assert init(root, "--val", "0.25") == 0
     out = capsys.readouterr().out
-    assert "found: photographs in folders named by class" in out
+    assert "found: images in folders named by class" in out
     assert "images   27 training (train), 9 validation (val)" in out
     command = f"run --config '{root / 'wsss.toml'}' --name 'my shapes' --workspace"
     assert f"  run_pipeline.py {command}" in out

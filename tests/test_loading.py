@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data import Dataset, open_dataset
-from data.loading import TrainingViews, TruthMasks, random_view, training_batches, whole_image
+from data.loading import TrainingViews, ground_truth, random_view, training_batches, whole_image
 from tests.trees import make_folder_tree
 from wsss.config import ClassifyConfig, SegmentConfig
 from wsss.errors import UserError
@@ -26,7 +26,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def views(dataset: Dataset, seed: int = 0, masks: bool = True) -> TrainingViews:
     samples = dataset.split("train").samples
-    return TrainingViews(samples, len(dataset.classes), CONFIG, seed, TruthMasks() if masks else None)
+    return TrainingViews(samples, len(dataset.classes), CONFIG, seed, ground_truth if masks else None)
 
 
 @given(seed=st.integers(0, 500), height=st.integers(1, 90), width=st.integers(1, 90))
@@ -124,7 +124,7 @@ def test_whole_images_are_reduced_to_the_working_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_photograph_that_has_gone_is_named_in_one_line(tmp_path: Path, workers: int) -> None:
+def test_an_image_that_has_gone_is_named_in_one_line(tmp_path: Path, workers: int) -> None:
     data = open_dataset(make_folder_tree(tmp_path, n_train=3, n_val=0, masks=False))
     data.samples[0].image.unlink()
     made = TrainingViews(data.samples, 3, ClassifyConfig(batch=3), 0, None)

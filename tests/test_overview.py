@@ -1,11 +1,8 @@
 """Pictures: the palette, painting, the grid."""
 
-from pathlib import Path
-
 import numpy as np
 
-from data import Dataset, Sample
-from data.dataset import overview_samples
+from data import Dataset, Sample, overview_samples
 from wsss.pictures import CELL, draw_grid, paint_cams, paint_labels, voc_palette
 
 
@@ -72,7 +69,7 @@ def test_the_overview_shows_each_class_in_turn_and_no_image_twice() -> None:
     samples = tuple(
         Sample(
             id=str(index),
-            image=Path(),
+            path="",
             tags=tag,
             split="train",
             mask=None,

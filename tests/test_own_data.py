@@ -24,10 +24,10 @@ def test_folders_named_by_class(tmp_path: Path) -> None:
         "cat/b.JPG": ("cat",),
         "dog/x/c.png": ("dog",),
     }
-    assert found.what == "photographs in folders named by class"
+    assert found.what == "images in folders named by class"
     assert found.problems == (
-        "each photograph has the one tag of its folder: what else it shows counts as background",
-        "1 photographs outside of the class folders: left out",
+        "each image has the one tag of its folder: what else it shows counts as background",
+        "1 image outside of the class folders: left out",
     )
 
 
@@ -56,7 +56,7 @@ def test_published_layouts_are_read_as_they_are(tmp_path: Path) -> None:
     assert found["city"].data["source"] == "cityscapes"
     assert found["folder"].data == {}
     assert found["folder"].listed
-    assert not any(found[name].rows for name in ("voc", "coco", "city"))
+    assert not any(found[name].entries for name in ("voc", "coco", "city"))
 
 
 def test_a_coco_export_with_a_folder_per_split(tmp_path: Path) -> None:
@@ -77,7 +77,9 @@ def test_folders_without_anything(tmp_path: Path) -> None:
     refused(tmp_path / "x", "no such folder")
     (tmp_path / "notes.json").write_text('{"a": 1}')
     plant(tmp_path, "images/a.jpg", "b.jpg")
-    refused(tmp_path, "2 photographs and no tags", "Lists there: notes.json", "a folder per class")
+    refused(
+        tmp_path, "2 images and no tags: no JPEGImages", "no export", "(notes.json)", "a folder per class"
+    )
 
 
 def test_links_and_hidden_folders_are_not_followed(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_splits_of_a_table(tmp_path: Path) -> None:
     assert tags(found)["c.jpg"] == ()
 
 
-def test_entries_without_photograph_are_said(tmp_path: Path) -> None:
+def test_entries_without_image_are_said(tmp_path: Path) -> None:
     plant(tmp_path, "a/x.jpg", "b/x.jpg", "b/y.jpg")
     (tmp_path / "list.csv").write_text(
         "image,tags\ny.jpg,cat\nx.jpg,cat\ngone.jpg,dog\n../../etc/passwd,dog\n"
@@ -132,19 +134,19 @@ def test_entries_without_photograph_are_said(tmp_path: Path) -> None:
     assert tags(found) == {"b/y.jpg": ("cat",)}
     place = tmp_path / "list.csv"
     assert found.problems == (
-        f"{place}: 2 of its entries name no photograph in the folder (../../etc/passwd, gone.jpg); left out",
-        f"{place}: 1 of its entries fit several photographs: write their folders too (x.jpg); left out",
-        f"{place}: no entry for 2 photographs (a/x.jpg, b/x.jpg); left out",
+        f"{place}: 2 of its entries name no image in the folder (../../etc/passwd, gone.jpg); left out",
+        f"{place}: 1 of its entries fit several images: write their folders too (x.jpg); left out",
+        f"{place}: no entry for 2 images (a/x.jpg, b/x.jpg); left out",
     )
     (tmp_path / "list.csv").write_text("image,tags\nq.jpg,cat\n")
-    refused(tmp_path, f"{place}: none of its 1 entries names a photograph", "'q.jpg'", "the column 'image'")
+    refused(tmp_path, f"{place}: none of its 1 entries names an image", "'q.jpg'", "correct the names")
 
 
 def test_other_tables_are_passed_over(tmp_path: Path) -> None:
     plant(tmp_path, "cat/a.jpg")
     (tmp_path / "prices.csv").write_text("item,price\nbread,3\n")
     (tmp_path / "empty.csv").write_text("")
-    assert inspect_folder(tmp_path).what == "photographs in folders named by class"
+    assert inspect_folder(tmp_path).what == "images in folders named by class"
 
 
 # ---- names
@@ -160,4 +162,7 @@ def test_names_are_matched_with_the_files_that_are_there() -> None:
     assert matcher.find("ffffffff-b.jpg") == "y/b.jpg"
     assert matcher.find("a.jpg") is None
     assert matcher.find("/etc/passwd") is None
-    assert (matcher.ambiguous, matcher.missing) == (["a.jpg"], ["/etc/passwd"])
+    assert [text.partition("x: 1 of its entries ")[2][:9] for text in matcher.problems("x")] == [
+        "name no i",
+        "fit sever",
+    ]

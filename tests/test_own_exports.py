@@ -92,7 +92,7 @@ def test_damaged_label_studio_exports(tmp_path: Path) -> None:
     path.write_text(json.dumps([{"id": 6, "data": {"image": "a.jpg"}, "annotations": [5]}]))
     refused(tmp_path, f"{path}: task 6 is not of Label Studio's form", "choices")
     path.write_text(json.dumps([task(1, "gone.jpg", choice("cat"))]))
-    refused(tmp_path, "1 entries, none of a photograph", "'gone.jpg'", "copy them there")
+    refused(tmp_path, "none of its 1 entries names an image", "'gone.jpg'", "copy the images there")
     path.write_text("[1, 2]")
     refused(tmp_path, "no tags")
 
@@ -144,7 +144,7 @@ def test_damaged_cvat_exports(tmp_path: Path, old: str, new: str, part: str) -> 
     refused(tmp_path, str(tmp_path / "annotations.xml"), part)
 
 
-def test_voc_annotations_beside_the_photographs(tmp_path: Path) -> None:
+def test_voc_annotations_beside_the_images(tmp_path: Path) -> None:
     plant(tmp_path, "a.jpg", "val/b.jpg")
     write_annotation(tmp_path / "a.xml", np.ones((8, 9), np.uint8), {1: "cat"})
     write_annotation(tmp_path / "val" / "b.xml", np.ones((8, 9), np.uint8), {1: "dog"})
@@ -162,7 +162,7 @@ def test_voc_annotations_in_a_folder_of_their_own(tmp_path: Path) -> None:
 
 
 def coco_file(root: Path, name: str, *files: str) -> None:
-    """Two photographs: a dog and a car; the category person is listed and never used."""
+    """Two images: a dog and a car; the category person is listed and never used."""
     images = [image_entry(number, file, (8, 9)) for number, file in enumerate(files)]
     shapes = [annotation(1, 0, 18, [[1, 1, 4, 1, 4, 4]]), annotation(2, 1, 3, [[1, 1, 4, 1, 4, 4]])]
     write_instances(root / name, images, shapes)

@@ -1,15 +1,18 @@
-"""Builders of tiny data sets on disk: coloured shapes as JPEG photographs, with their exact masks."""
+"""Builders of tiny data sets on disk: coloured shapes as JPEG images, with their exact masks."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from data import open_dataset
 from wsss.config import DataConfig
+from wsss.errors import UserError
 
 UInt8 = NDArray[np.uint8]
 
@@ -17,11 +20,21 @@ SHAPES = ("disc", "square", "diamond")
 _COLOURS = ((210, 60, 50), (60, 170, 70), (60, 80, 200), (220, 190, 50), (170, 70, 180), (60, 180, 190))
 
 
+def refused(config: DataConfig, *parts: str, how: Callable[[DataConfig], object] = open_dataset) -> None:
+    """Assert that a data set is refused with a message of at most three lines that holds all ``parts``."""
+    with pytest.raises(UserError) as caught:
+        how(config)
+    message = str(caught.value)
+    assert message.count("\n") < 3
+    for part in parts:
+        assert part in message, f"{part!r} is not in {message!r}"
+
+
 def make_scene(labels: Sequence[int], size: tuple[int, int], rng: np.random.Generator) -> tuple[UInt8, UInt8]:
     """Draw one shape per class label side by side on a gray, noisy ground.
 
     Returns:
-        uint8 ``(H, W, 3)`` picture and uint8 ``(H, W)`` mask with the ``labels`` and 0.
+        uint8 ``(H, W, 3)`` image and uint8 ``(H, W)`` mask with the ``labels`` and 0.
     """
     H, W = size
     mask = np.zeros(size, np.uint8)
@@ -112,13 +125,13 @@ def write_csv(
 
 
 def write_jpeg(path: Path, pixels: UInt8) -> None:
-    """Write an RGB picture."""
+    """Write an RGB image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, "JPEG", quality=95, subsampling=0)
 
 
 def write_png(path: Path, values: UInt8, palette: Sequence[int] = ()) -> None:
-    """Write a picture, or a mask as gray or, with a ``palette``, as palette PNG."""
+    """Write an image, or a mask as gray or, with a ``palette``, as palette PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(values)
     if palette:

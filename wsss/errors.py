@@ -13,3 +13,8 @@ def listed(items: Sequence[str], separator: str = "; ") -> str:
     """Return the first ten ``items`` in one line and, where there are more, the number of the rest."""
     rest = len(items) - SHOWN
     return separator.join(items[:SHOWN]) + (f"{separator}and {rest} more" if rest > 0 else "")
+
+
+def plural(number: int, noun: str) -> str:
+    """Return e.g. ``1 image`` or ``3 images``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

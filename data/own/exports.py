@@ -4,30 +4,33 @@ Formats: https://labelstud.io/guide/export (JSON and JSON-MIN), https://docs.cva
 images 1.1), the VOC devkit, https://cocodataset.org/#format-data
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import msgspec
+
 from data.images import read_bytes
-from data.own.found import SPLIT_NAMES, Found, Tagged
 from data.own.layouts import used_classes
-from data.own.tree import Matcher, Tree
-from data.plain_xml import parse_plain_xml
+from data.own.tree import SPLIT_NAMES, Found, Tree, matched
 from data.sources.coco import read_instances
-from data.sources.voc import read_annotation
-from wsss.errors import UserError
+from data.sources.voc import parse_xml, read_annotation
+from wsss.errors import UserError, listed
 
 _START = 4096  # bytes that tell one export from another
+_COCO_KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"info"')
 _SHAPES = ("tag", "box", "polygon", "polyline", "points", "mask", "cuboid", "ellipse", "skeleton")
 
+_Named = tuple[str, set[str], str]
+"""Image, tags and split."""
 
-def find_export(tree: Tree) -> Found | None:
-    """Read the export nearest to the root; None where no file is one.
+
+def find_export(tree: Tree) -> Found | str:
+    """Read the export nearest to the root.
 
     Raises:
-        UserError: a file that is one, and damaged or of no photograph in the folder.
+        UserError: a file that is one, and damaged or of no image in the folder.
     """
     for name in tree.lists_named(".json", ".xml"):
         path = tree.root / name
@@ -36,53 +39,37 @@ def find_export(tree: Tree) -> Found | None:
         if name.endswith(".json") and start.startswith(b"["):
             tasks = _label_studio(path)
             if tasks is not None:
-                return _collected(tree, name, "the Label Studio export", tasks)
-        elif name.endswith(".json") and start.startswith(b"{"):
-            if (
-                b'"images"' in start
-                or b'"annotations"' in start
-                or b'"categories"' in start
-                or b'"info"' in start
-            ):
-                return _coco(tree, name)
+                return matched(tree, name, f"the Label Studio export {name}", tasks)
+        elif name.endswith(".json") and any(key in start for key in _COCO_KEYS):
+            return _coco(tree, name)
         elif b"<annotations" in start:
-            return _collected(tree, name, "the CVAT export", list(_cvat(path)))
+            return matched(tree, name, f"the CVAT export {name}", list(_cvat(path)))
         elif b"<annotation" in start:
             return _voc_files(tree)
-    return None
-
-
-def _collected(tree: Tree, name: str, what: str, entries: list[tuple[str, set[str], str]]) -> Found:
-    """Match the photographs of an export; several entries of one photograph are put together."""
-    matcher = Matcher(tree.images)
-    merged: dict[str, tuple[set[str], str]] = {}
-    for image, tags, split in entries:
-        path = matcher.find(image)
-        if path is not None:
-            merged.setdefault(path, (set(), split))[0].update(tags)
-    if not merged:
-        raise UserError(
-            f"{tree.root / name}: {len(entries)} entries, none of a photograph in {tree.root}"
-            f"{f', the first names {entries[0][0]!r}' if entries else ''}.\n"
-            "Expected the photographs beside the export: copy them there under the names that it uses."
-        )
-    return Found(
-        what=f"{what} {name}",
-        rows=tuple(
-            Tagged(image=path, tags=tuple(sorted(tags)), split=split)
-            for path, (tags, split) in merged.items()
-        ),
-        problems=tuple(matcher.problems(str(tree.root / name))),
-    )
+    others = f" ({listed(list(tree.lists), ', ')})" if tree.lists else ""
+    return f"no export of a labelling tool that is known{others}"
 
 
 # ---- Label Studio
 
 
-def _label_studio(path: Path) -> list[tuple[str, set[str], str]] | None:
-    """Photographs and tags of a JSON or JSON-MIN export; None where the file is neither."""
+class _Result(msgspec.Struct):
+    value: dict[str, Any] = {}
+
+
+class _Annotation(msgspec.Struct):
+    was_cancelled: bool = False
+    result: list[_Result] = []
+
+
+class _Task(msgspec.Struct):
+    annotations: list[_Annotation] = []
+
+
+def _label_studio(path: Path) -> list[_Named] | None:
+    """Images and tags of a JSON or JSON-MIN export; None where the file is neither."""
     try:
-        tasks = json.loads(read_bytes(path).decode("utf-8-sig"))
+        tasks = msgspec.json.decode(read_bytes(path).removeprefix(b"\xef\xbb\xbf"), type=list[Any])
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON, damaged or cut off ({error}): export it again.") from error
     if not tasks or not all(isinstance(task, dict) and _task_image(task) for task in tasks):
@@ -93,7 +80,7 @@ def _label_studio(path: Path) -> list[tuple[str, set[str], str]] | None:
 
 
 def _task_image(task: Mapping[str, Any]) -> str:
-    """The photograph of a task: the first text of its data that ends as an image file does."""
+    """The image of a task: the first text of its data that ends as an image file does."""
     data = task.get("data", task)
     values = [data["image"]] if isinstance(data, dict) and "image" in data else list(data.values())
     texts = [value for value in values if isinstance(value, str) and "." in PurePosixPath(value).name]
@@ -105,14 +92,15 @@ def _task_tags(task: Mapping[str, Any], path: Path) -> set[str] | None:
     if "data" not in task:
         return _minimal_tags(task)
     try:
-        done = [item for item in task.get("annotations", []) if not item.get("was_cancelled")]
-        values = [result["value"] for item in done for result in item.get("result", []) if "value" in result]
-        return {tag for value in values for tag in _names(value)} if done else None
-    except (TypeError, AttributeError) as error:
+        annotations = msgspec.convert(task, _Task).annotations
+    except msgspec.ValidationError as error:
         raise UserError(
             f"{path}: task {task.get('id')!r} is not of Label Studio's form ({error}). Expected "
             "annotations[].result[].value.choices: export the project as JSON."
         ) from error
+    done = [annotation for annotation in annotations if not annotation.was_cancelled]
+    tags = {tag for annotation in done for result in annotation.result for tag in _names(result.value)}
+    return tags if done else None
 
 
 def _names(value: Mapping[str, Any]) -> Iterator[str]:
@@ -126,27 +114,25 @@ def _minimal_tags(task: Mapping[str, Any]) -> set[str]:
     """JSON-MIN: a choice is a text, several are {"choices": [...]}; regions are a list of objects."""
     tags: set[str] = set()
     for key, value in task.items():
-        if isinstance(value, dict):
-            tags.update(_names(value))
-        elif isinstance(value, list):
-            tags.update(tag for item in value if isinstance(item, dict) for tag in _names(item))
-        elif key in ("choice", "choices", "label", "tag", "class") and isinstance(value, str):
-            tags.add(value.strip())
+        if isinstance(value, str):
+            tags |= {value.strip()} if key in ("choice", "choices", "label", "tag", "class") else set()
+        for item in value if isinstance(value, list) else [value]:
+            tags.update(_names(item) if isinstance(item, dict) else ())
     return tags
 
 
 # ---- CVAT, VOC, COCO
 
 
-def _cvat(path: Path) -> Iterator[tuple[str, set[str], str]]:
-    """Photographs with the labels of their tags and shapes; the subset is the split."""
+def _cvat(path: Path) -> Iterator[_Named]:
+    """Images with the labels of their tags and shapes; the subset is the split."""
     try:
-        document = parse_plain_xml(read_bytes(path))
+        document = parse_xml(read_bytes(path))
     except ValueError as error:
         raise UserError(f"{path}: not a readable CVAT export ({error}): export it again.") from error
     if document.find("track") is not None:
         raise UserError(
-            f"{path}: a CVAT for video export. Expected single photographs: export as 'CVAT for images 1.1'."
+            f"{path}: a CVAT for video export. Expected single images: export as 'CVAT for images 1.1'."
         )
     for number, image in enumerate(document.iter("image")):
         name = image.get("name")
@@ -161,34 +147,31 @@ def _cvat(path: Path) -> Iterator[tuple[str, set[str], str]]:
 
 
 def _voc_files(tree: Tree) -> Found:
-    """VOC annotations of somebody's own, beside their photographs or in a folder of their own."""
-    entries = []
+    """VOC annotations of somebody's own, beside their images or in a folder of their own."""
+    named = []
     for name in tree.lists_named(".xml"):
         try:
             tags = set(read_annotation(tree.root / name))
         except UserError as error:
             raise UserError(f"{error}.") from error
-        entries.append((name.removesuffix(".xml").replace("Annotations/", ""), tags, _folder_split(name)))
-    return _collected(tree, f"({len(entries)} files)", "VOC annotations", entries)
-
-
-def _folder_split(name: str) -> str:
-    return next((SPLIT_NAMES[part] for part in name.lower().split("/") if part in SPLIT_NAMES), "train")
+        split = next((SPLIT_NAMES[part] for part in name.lower().split("/") if part in SPLIT_NAMES), "train")
+        named.append((name.removesuffix(".xml").replace("Annotations/", ""), tags, split))
+    what = f"({len(named)} files)"
+    return matched(tree, what, f"VOC annotations {what}", named)
 
 
 def _coco(tree: Tree, name: str) -> Found:
-    """One COCO file: read as it is where its paths are those of the photographs, else as a list of tags."""
+    """One COCO file: read as it is where its paths are those of the images, else as a list of tags."""
     instances = read_instances(tree.root / name)
-    entries = []
-    for image in instances.images:
-        ids = instances.table[instances.of_image(image.id), 1].tolist()
-        entries.append((image.file_name, {instances.categories[number] for number in ids}, "train"))
-    found = _collected(tree, name, "the COCO file", entries)
+    named = [
+        (image.file_name, {instances.categories[number] for number in image.categories}, "train")
+        for image in instances.images
+    ]
+    found = matched(tree, name, f"the COCO file {name}", named)
     known = set(tree.images)
     for folder in ("", "images/", f"{PurePosixPath(name).parent}/"):
         if all(folder + image.file_name in known for image in instances.images):
             data = {"source": "coco", "labels": name, "images": folder.rstrip("/") or "."}
             return replace(found, data={**data, **used_classes(instances)}, listed=True)
-    return replace(
-        found, problems=(*found.problems, "its regions are not used: its paths are not those of the files")
-    )
+    unused = "its regions are not used: its paths are not those of the files"
+    return replace(found, problems=(*found.problems, unused))

@@ -5,12 +5,12 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
-from data.derive import as_csv, derive_tags
-from data.sources.rows import plural
+from data.sources import derive_tags
+from data.sources.folder import entries_as_csv
 from data.survey import SplitSurvey, Survey, survey
 from stages.commands.session import Request, Session, check_networks, open_session
 from wsss.config import load_config
-from wsss.errors import UserError
+from wsss.errors import UserError, plural
 from wsss.store.files import write_text
 
 _WIDTH = 100  # columns of the page
@@ -40,10 +40,10 @@ def run_tags(request: Request, *, output: Path | None, force: bool) -> None:
     path = output or Path(config.root) / usual
     if path.exists() and not force:
         raise UserError(f"{path}: exists already; --force overwrites it, --output FILE writes another")
-    rows = derive_tags(config, progress=True)
-    write_text(path, as_csv(rows, splits=config.source == "folder"))
-    for origin in sorted({row.derived_from for row in rows}):
-        number = sum(row.derived_from == origin for row in rows)
+    entries = derive_tags(config, progress=True)
+    write_text(path, entries_as_csv(entries, splits=config.source == "folder"))
+    for origin in sorted({entry.derived_from for entry in entries}):
+        number = sum(entry.derived_from == origin for entry in entries)
         print(f"{plural(number, 'image')}: tags derived from {origin}")
     hint = f'data.tags = "{path}"' if config.source == "voc" else f'data.labels = "{path}"'
     print(f"{path} written; used where the configuration says {hint}")

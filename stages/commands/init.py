@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.own import WRITTEN, Found, inspect_folder, stratified_validation
-from data.own.lists import NewList, new_list
+from data.own import WRITTEN, Found, inspect_folder, list_text, new_list, stratified_validation
 from data.sources import read_listing
 from stages.commands.check import run_check, wrapped
 from stages.commands.session import Request
@@ -69,12 +68,12 @@ def run_init(folder: Path, workspace: Path, *, val: float | None, force: bool) -
     found = inspect_folder(root)
     print(f"found: {found.what}")
     listed = _new_list(found, val)
-    for problem in [*found.problems, *(listed.problems if listed else ())]:
+    for problem in (listed or found).problems:
         print(wrapped(f"problem: {problem}"))
     data: dict[str, object] = {"source": "folder", "root": ".", **found.data}
     if listed:
-        write_text(root / _LIST, listed.text)
-        data |= {"labels": _LIST, "images": listed.images}
+        write_text(root / _LIST, list_text(listed))
+        data |= listed.data
     images, machine = _look_at_images(root, data, listed), this_machine()
     name = re.sub(r"[^\w .+-]", "_", root.name).lstrip(" .+-")[:100] or "mine"
     path = root / _CONFIG
@@ -88,7 +87,7 @@ def run_init(folder: Path, workspace: Path, *, val: float | None, force: bool) -
         f"written: {', '.join(str(root / item) for item in ((_LIST, _CONFIG) if listed else (_CONFIG,)))}\n"
     )
     run_check(Request(config=path, overrides=(), name=name, workspace=workspace), duplicates=False)
-    if found.rows and not any(row.split == "val" for row in (listed or found).rows):
+    if found.entries and not any(entry.split == "val" for entry in (listed or found).entries):
         print(
             f"\nNo validation split: `init {shlex.quote(str(folder))} --val 0.2 --force` sets every fifth image aside, "
             "stratified by tags."
@@ -223,29 +222,28 @@ def config_text(head: list[str], data: Mapping[str, object], settings: Settings,
     return "\n".join(lines) + "\n"
 
 
-def _new_list(found: Found, val: float | None) -> NewList | None:
+def _new_list(found: Found, val: float | None) -> Found | None:
     """The list to write, or None where the folder is read as it is."""
-    if val and not found.rows:
+    if val and not found.entries:
         raise UserError(
             f"--val {val}: {found.what} has splits of its own. Expected no --val: change its lists."
         )
-    if val and any(row.split == "val" for row in found.rows):
+    if val and any(entry.split == "val" for entry in found.entries):
         raise UserError(f"--val {val}: {found.what} has a validation split already. Expected no --val.")
-    if not found.rows or (found.listed and not val):
+    if not found.entries or (found.listed and not val):
         return None
-    rows = new_list(found.rows)
-    if not val:
-        return rows
-    return replace(new_list(stratified_validation(rows.rows, val)), problems=rows.problems)
+    listed = new_list(found)
+    return replace(listed, entries=stratified_validation(listed.entries, val)) if val else listed
 
 
-def _look_at_images(root: Path, data: Mapping[str, object], listed: NewList | None) -> Images:
+def _look_at_images(root: Path, data: Mapping[str, object], listed: Found | None) -> Images:
     """Count the training images and look at the sizes of some."""
     if listed:
-        paths = [root / row.image for row in listed.rows if row.split == "train"]
+        paths = [root / entry.image for entry in listed.entries if entry.split == "train"]
     else:
         config = from_tree({"data": {**data, "root": str(root)}}, origin=str(root)).data
-        paths = [entry.image for entry in read_listing(config).entries if entry.split == config.train_split]
+        listing = read_listing(config)
+        paths = [listing.images / e.image for e in listing.entries if e.split == config.train_split]
     step = -(-len(paths) // _SAMPLED) or 1
     sides = [side for path in paths[::step] if (side := _long_side(path))]
     return Images(

@@ -32,8 +32,8 @@ from scipy.io import savemat
 
 from data import open_dataset
 from data.images import read_image, read_mask
+from data.masks import SbdMask
 from data.own import inspect_folder
-from data.sbd import SbdMask
 from run_pipeline import main
 from tests.coco_trees import make_coco_tree
 from tests.pipelines import ROOT
@@ -266,7 +266,7 @@ def test_images(read: Callable[[Path], object], sound: list[bytes], survive: Sur
 
 
 def test_masks_of_sbd(survive: Survive, tmp_path: Path) -> None:
-    savemat(buffer := BytesIO(), {"GTcls": {"Segmentation": PIXELS[:, :, 0] % 4}})
+    savemat(buffer := BytesIO(), {"GTcls": {"Segmentation": PIXELS[:, :, 0] % 4}}, do_compression=True)
     survive(tmp_path / "m.mat", [buffer.getvalue()], lambda file: SbdMask(file).examine())
 
 

@@ -1,6 +1,5 @@
 """The command export: a run's masks in other programs' formats, or its network as ONNX."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from data.cache import Memory, checked_images
 from data.images import read_image
-from data.sources import Entry, read_listing
+from data.sources import read_listing
 from stages.commands.export.formats import FORMATS, LabelledImage, Labelling, file_names
 from stages.commands.predict.predictors import METADATA_SCHEMA, RunPredictor, run_settings
 from stages.workspace import FinishedRun, open_run
@@ -25,7 +25,7 @@ from wsss.resize import resize_labels
 from wsss.runtime.interrupt import check
 from wsss.runtime.progress import progress_bar
 from wsss.store.artifacts import Artifact
-from wsss.store.files import OutputFolder, atomic_path, is_sealed, parse_json
+from wsss.store.files import OutputFolder, atomic_path
 
 UNKNOWN_SUFFIX = ".jpg"
 
@@ -61,11 +61,11 @@ def run_export(request: ExportRequest) -> None:
         raise UserError("export: --from is missing; expected --from masks or --from predictions")
     split = _split(run, request)
     artifact = run.artifact("refine" if request.source == "masks" else "segment")
-    entries = _entries(run)
+    listed_images = _images(run)
     if request.source == "masks":
         ids = artifact.ids
-    elif entries:
-        ids = tuple(entry.id for entry in entries.values() if entry.split == split)
+    elif listed_images:
+        ids = tuple(image_id for image_id, (of, _) in listed_images.items() if of == split)
     else:
         ids = _stored_ids(run, artifact, split)
     if not ids:
@@ -90,11 +90,11 @@ def run_export(request: ExportRequest) -> None:
     def labels(image_id: str) -> NDArray[np.uint8]:
         if image_id in artifact:
             return np.asarray(artifact.read(image_id, field[about.source]), dtype=np.uint8)
-        image = read_image(entries[image_id].image)
+        image = read_image(listed_images[image_id][1])
         return resize_labels(predictor().labels(image, None), (image.shape[0], image.shape[1]))
 
     def images() -> Iterator[LabelledImage]:
-        suffixes = _suffixes(run, ids, entries)
+        suffixes = _suffixes(run, ids, listed_images)
         with progress_bar(len(ids), "export", "img") as bar:
             for image_id in ids:
                 check()
@@ -130,10 +130,11 @@ def _split(run: FinishedRun, request: ExportRequest) -> str:
     return split
 
 
-def _entries(run: FinishedRun) -> dict[str, Entry]:
-    """The data set's images by id; none where it cannot be read any more."""
+def _images(run: FinishedRun) -> dict[str, tuple[str, Path]]:
+    """Split and file of the data set's images by id; none where it cannot be read any more."""
     try:
-        return {entry.id: entry for entry in read_listing(run.config.data).entries}
+        listing = read_listing(run.config.data)
+        return {entry.id: (entry.split, listing.images / entry.image) for entry in listing.entries}
     except UserError as error:
         reason = str(error).splitlines()[0]
         print(f"note: the data set cannot be read ({reason}); what the run has stored is exported")
@@ -151,18 +152,15 @@ def _stored_ids(run: FinishedRun, segment: Artifact, split: str) -> tuple[str, .
     return tuple(image_id for image_id in segment.ids if image_id not in refined)
 
 
-def _suffixes(run: FinishedRun, ids: Sequence[str], entries: Mapping[str, Entry]) -> dict[str, str]:
+def _suffixes(run: FinishedRun, ids: Sequence[str], images: Mapping[str, tuple[str, Path]]) -> dict[str, str]:
     """Extensions of the images' files by id, without the data set from the workspace's record of checked files."""
-    known = {image_id: entry.image.suffix for image_id, entry in entries.items()}
+    known = {image_id: path.suffix for image_id, (_, path) in images.items()}
     if not known:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            index = run.workspace.file_index(run.config.data.root)
-            record = parse_json(index.read_bytes()) if is_sealed(index) else {"files": {}}
-            names = [key for key in record["files"] if key.startswith("image:")]
-            for path in (PurePosixPath(name.removeprefix("image:")) for name in names):
-                for depth in range(len(path.parts)):  # an id may begin at any folder
-                    below = PurePosixPath(*path.parts[depth:])
-                    known.setdefault(str(below.with_suffix("")), path.suffix)
+        memory = Memory(run.workspace.file_index(run.config.data.root))
+        for path in map(PurePosixPath, checked_images(memory)):
+            for depth in range(len(path.parts)):  # an id may begin at any folder
+                below = PurePosixPath(*path.parts[depth:])
+                known.setdefault(str(below.with_suffix("")), path.suffix)
     unknown = sum(image_id not in known for image_id in ids)
     if unknown:
         print(f"note: the file names of {unknown} images are not known any more: {UNKNOWN_SUFFIX} is assumed")

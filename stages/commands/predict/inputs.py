@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from data.sources.folder import parse_csv
-from data.sources.rows import read_text
+from data.sources.listing import read_text
 from wsss.errors import UserError, listed
 
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data import Sample
-from data.dataset import overview_samples
+from data import Sample, overview_samples
 from data.images import read_image
 from stages import Planned
 from stages.commands.report.measure import scored_images
