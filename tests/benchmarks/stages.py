@@ -165,5 +165,5 @@ def refine(scale: float) -> list[Row]:
     return [
         Row("refine, one process", 1 / one, rate, "images/s", "ratio >= 2"),
         Row("refine, a process per core", 1 / all_cores, rate, "images/s"),
-        Row("refine: mIoU of the masks", ours, theirs, "", "ratio >= 1"),
+        Row("refine: mIoU of the masks", float(ours), float(theirs), "", "ratio >= 1"),
     ]
