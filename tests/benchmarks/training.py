@@ -8,11 +8,10 @@ from statistics import median
 
 import torch
 
-from data import Sample
 from data.loading import TrainingViews, training_batches
 from stages.training import training_network
 from tests.benchmarks import Row
-from tests.benchmarks.stages import SAMPLE, UInt8, enlarged_sample
+from tests.benchmarks.stages import SAMPLE, enlarged_sample
 from tests.pipelines import ROOT
 from wsss.config import RunConfig, SegmentConfig, TrainConfig, load_config
 from wsss.cost import (
@@ -69,26 +68,18 @@ def step(scale: float) -> list[Row]:
     return rows
 
 
-def truth(sample: Sample) -> UInt8:
-    """Labels to crop; those of the pseudo-masks take as long."""
-    assert sample.mask is not None
-    return sample.mask.read()
-
-
 def loader(scale: float) -> list[Row]:
     """Views per second of the loader alone beside images per second of steps on a batch that stays."""
-    (_, samples), config, rows = enlarged_sample(scale), SAMPLE, []
-    workers = loader_workers(config.run, accelerator=torch.accelerator.is_available())
+    (_, samples), config = enlarged_sample(scale), SAMPLE.classify
+    workers = loader_workers(SAMPLE.run, accelerator=torch.accelerator.is_available())
     classes = 1 + max(tag for sample in samples for tag in sample.tags)
-    for name, section in (("classify", config.classify), ("segment", config.segment)):
-        views = TrainingViews(samples, classes, section, 0, truth if name == "segment" else None)
-        batches = training_batches(views, 0, 2 + len(samples) // section.batch, workers)
-        list(itertools.islice(batches, 2))  # its processes have started
-        started = time.perf_counter()
-        rate = sum(len(batch.ids) for batch in batches) / (time.perf_counter() - started)
-        trained = section.batch / seconds_of(training_job(section, name))
-        rows.append(Row(f"{name}: loader beside step", rate, trained, "images/s", "ratio >= 1"))
-    return rows
+    views = TrainingViews(samples, classes, config, 0, None)
+    batches = training_batches(views, 0, 2 + len(samples) // config.batch, workers)
+    list(itertools.islice(batches, 2))  # its processes have started
+    started = time.perf_counter()
+    rate = sum(len(batch.ids) for batch in batches) / (time.perf_counter() - started)
+    trained = config.batch / seconds_of(training_job(config, "classify"))
+    return [Row("classify: loader beside step", rate, trained, "images/s", "ratio >= 1")]
 
 
 def accelerator(scale: float) -> list[Row]:

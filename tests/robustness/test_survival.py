@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -31,8 +30,8 @@ pytestmark = pytest.mark.slow
 
 STAGES = ("classify", "cams", "refine", "segment")
 LEFTOVERS = ("*.tmp-*", "*.parts", "*.checkpoint", "*.lock", "write-test*")
-BEYOND = 0.4
-"""Seconds after a stage in which its result is recorded and reported: kills fall there too."""
+SECONDS = 2.0
+"""Within which a stage is killed after it has begun; some end before, and what follows them is killed."""
 CHECKPOINTS = (
     "import sys, run_pipeline, wsss.train as t; t.CHECKPOINT_SECONDS = 0.2; sys.exit(run_pipeline.main())"
 )
@@ -47,7 +46,6 @@ class Whole:
     data: DataConfig
     workspace: Path
     hashes: dict[str, str]
-    seconds: dict[str, float]
 
     def start(self, workspace: Path, *extra: str, **options: Any) -> Process:
         program = (sys.executable, "-c", CHECKPOINTS)
@@ -66,9 +64,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
     data = make_folder_tree(folder / "data", n_train=66, n_val=3)  # more than a shard holds
     assert main(run_arguments(data, folder / "ws", "run.workers=1")) == 0
-    stages = json.loads((folder / "ws" / "tiny" / "run.json").read_bytes())["stages"]
-    seconds = {name: float(stage["computed"]["seconds"]) for name, stage in stages.items()}
-    return Whole(data, folder / "ws", hashes(folder / "ws"), seconds)
+    return Whole(data, folder / "ws", hashes(folder / "ws"))
 
 
 def wait_for(process: Process, workspace: Path, stage: str) -> None:
@@ -95,7 +91,7 @@ def test_killed_runs_resume_to_the_same_bits(whole: Whole, tmp_path: Path, seed:
             process = whole.start(tmp_path / "ws")
             wait_for(process, tmp_path / "ws", stage)
             try:
-                process.wait(random.uniform(0, whole.seconds[stage] + BEYOND))
+                process.wait(random.uniform(0, SECONDS))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -153,17 +149,9 @@ def flip(file: Path, random: Random) -> None:
     file.write_bytes(content)
 
 
-def replace(file: Path, _: Random) -> None:
-    if file.suffix == ".h5":
-        with h5py.File(file, "w") as other:
-            other["x"] = 1
-    else:
-        file.write_text('{"x": 1}')
-
-
 DAMAGES: dict[str, Callable[[Path, Random], object]] = {
     "flip": flip,
-    "replace": replace,
+    "replace": lambda file, _: file.write_bytes(b'{"x": 1}'),
     "cut": lambda file, random: os.truncate(file, int(random.integers(file.stat().st_size))),
     "delete": lambda file, _: file.unlink(),
 }
@@ -217,19 +205,6 @@ def test_a_full_disk(whole: Whole, tmp_path: Path) -> None:
         assert "full" in message(whole.start(tmp_path))
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
-
-
-@only_long
-def test_images_that_vanish_meanwhile(whole: Whole, tmp_path: Path) -> None:
-    process = whole.start(tmp_path / "ws")
-    wait_for(process, tmp_path / "ws", "classify")
-    images = Path(whole.data.root) / "images"
-    away = images.rename(images.with_name("away"))
-    try:
-        message(process)
-    finally:
-        away.rename(images)
-    whole.resumes(tmp_path / "ws")
 
 
 @only_long
