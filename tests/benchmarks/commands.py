@@ -76,11 +76,8 @@ def repeat_results(few: Session, many: Session) -> None:
     for name, planned in many.planned.items():
         samples = many.dataset.split("val2017" if name == "segment" else "train2017").samples
         with h5py.File(few.planned[name].path) as file:
-            stored = {
-                group: {key: value[()] for key, value in file[group].items()}
-                for group in file
-                if group != "ids"
-            }
+            names = [group for group in file if group != "ids"]
+            stored = {name: {key: value[()] for key, value in file[name].items()} for name in names}
         fields = [group for group, arrays in stored.items() if "000000" in arrays]
         images = (
             (sample.id, {field: stored[field][f"{index % KINDS:06d}"] for field in fields})

@@ -48,13 +48,9 @@ from wsss.store.artifacts import Artifact, DamagedArtifactError, Stamp, write_ar
 import timm  # isort: skip - after wsss.model.backbone, which guards torchvision
 
 pytestmark = pytest.mark.slow
-SECONDS, BYTES, LARGEST = 60, 2 << 30, 20_000_000
-"""What reading a file may take, the bytes beyond those of the process before; bytes of a mutated file."""
+SECONDS, BYTES, LARGEST = 60, 2 << 30, 20_000_000  # of reading; of memory for it; of a mutated file
 Read = Callable[[Path], object]
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
-
-
-# Hostile contents
 
 
 def with_checksums(data: bytes) -> bytes:
@@ -78,6 +74,7 @@ GRAYS = [Image.fromarray(PIXELS[:, :, 0] % 4), Image.fromarray(PIXELS[:, :, 0].a
 PNGS = [encoded(image, "PNG") for image in (*COLOURS[:4], *GRAYS)]
 JPEGS = [encoded(COLOURS[0], "JPEG", exif=EXIF), encoded(COLOURS[4], "JPEG", progressive=True)]
 OTHERS = [encoded(COLOURS[0], name) for name in ("GIF", "BMP", "TIFF", "WEBP")]
+savemat(MAT := BytesIO(), {"GTcls": {"Segmentation": PIXELS[:, :, 0] % 4}})
 PRESETS = [path.read_bytes() for path in sorted(ROOT.glob("configs/*.toml"))]
 
 
@@ -173,9 +170,6 @@ def mutated(draw: st.DrawFn, contents: Sequence[bytes]) -> bytes:
     return with_checksums(data) if data[1:4] == b"PNG" and draw(st.booleans()) else data
 
 
-# Limits
-
-
 class ForbiddenError(BaseException):
     """Not an Exception, so that nobody's ``except Exception`` hides it."""
 
@@ -238,11 +232,6 @@ def survive(file: Path, contents: Sequence[bytes], read: Read, *, named: bool, f
     settings(max_examples=settings().max_examples // 4)(given(mutated(contents))(attempt))()
 
 
-def mat() -> bytes:
-    savemat(buffer := BytesIO(), {"GTcls": {"Segmentation": PIXELS[:, :, 0] % 4}})
-    return buffer.getvalue()
-
-
 def backbone(file: Path) -> object:
     return create_backbone("test_resnet", weights=str(file), output_stride=32)
 
@@ -251,7 +240,7 @@ FILES: dict[str, tuple[Read, Callable[[], list[bytes]]]] = {
     "image.png": (read_image, lambda: PNGS + images()),
     "image.jpg": (read_image, lambda: JPEGS + OTHERS + images()),
     "mask.png": (read_mask, lambda: PNGS + images()),
-    "mask.mat": (lambda file: SbdMask(file).examine(), lambda: [mat()]),
+    "mask.mat": (lambda file: SbdMask(file).examine(), lambda: [MAT.getvalue()]),
     "weights.pth": (backbone, weights),
     "weights.safetensors": (backbone, weights),
     "config.toml": (lambda file: to_toml(load_config(file, [])), lambda: PRESETS + TOML),
@@ -334,7 +323,6 @@ def command(*arguments: object) -> None:
     ("pattern", "arguments"),
     [
         ("base/run.json", ("status", "--name", "base")),
-        ("base/run.json", ("prune", "--dry-run")),
         ("other/report.json", ("compare", "base", "other", "--resamples", "100")),
         ("scores/segment-*.json", ("report", "base")),
         ("files-*.json", ("status", "--name", "base")),

@@ -30,11 +30,8 @@ pytestmark = pytest.mark.slow
 
 STAGES = ("classify", "cams", "refine", "segment")
 LEFTOVERS = ("*.tmp-*", "*.parts", "*.checkpoint", "*.lock", "write-test*")
-SECONDS = 2.0
-"""Within which a stage is killed after it has begun; some end before, and what follows them is killed."""
-CHECKPOINTS = (
-    "import sys, run_pipeline, wsss.train as t; t.CHECKPOINT_SECONDS = 0.2; sys.exit(run_pipeline.main())"
-)
+SECONDS = 2.0  # within which a stage is killed
+PROGRAM = "import run_pipeline, wsss.train as t; t.CHECKPOINT_SECONDS = 0.2; exit(run_pipeline.main())"
 Process = subprocess.Popen[str]
 Random = np.random.Generator
 
@@ -48,7 +45,7 @@ class Whole:
     hashes: dict[str, str]
 
     def start(self, workspace: Path, *extra: str, **options: Any) -> Process:
-        program = (sys.executable, "-c", CHECKPOINTS)
+        program = (sys.executable, "-c", PROGRAM)
         return start(self.data, workspace, "run.workers=1", *extra, program=program, **options)
 
     def resumes(self, workspace: Path) -> None:
@@ -76,11 +73,8 @@ def wait_for(process: Process, workspace: Path, stage: str) -> None:
 
 def events(workspace: Path, stage: str, event: str) -> int:
     log = workspace / "tiny" / "log.jsonl"
-    logged = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    return sum((line.get("stage"), line.get("event")) == (stage, event) for line in logged)
-
-
-# Kills
+    said = f'"stage": "{stage}", "event": "{event}"'
+    return log.read_text().count(said) if log.exists() else 0
 
 
 @pytest.mark.parametrize("seed", range(REPEATS))
@@ -102,8 +96,7 @@ def test_killed_runs_resume_to_the_same_bits(whole: Whole, tmp_path: Path, seed:
     ("number", "stop", "stage"),
     [
         (signal.SIGTERM, os.killpg, "classify"),  # workers too, as a terminal does
-        pytest.param(signal.SIGINT, os.killpg, "refine", marks=only_long),
-        pytest.param(signal.SIGTERM, os.kill, "segment", marks=only_long),
+        pytest.param(signal.SIGINT, os.kill, "refine", marks=only_long),
     ],
 )
 def test_a_run_that_is_asked_to_stop_says_how_to_resume(
@@ -116,9 +109,6 @@ def test_a_run_that_is_asked_to_stop_says_how_to_resume(
     assert process.returncode == 130, output
     assert "the same command" in output
     assert "Traceback" not in output
-
-
-# Damage
 
 
 @pytest.mark.parametrize("seed", range(REPEATS))
@@ -164,9 +154,6 @@ def figures(workspace: Path) -> dict[str, object]:
     return {key: value for key, value in report.items() if key.rsplit(".", 1)[-1] not in changing}
 
 
-# Errors of the machine
-
-
 def limit(kind: int, value: int) -> None:
     """What a new process does first to live under a limit; a file that grows too large is then an error."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -186,10 +173,7 @@ def message(process: Process) -> str:
 @only_long
 @pytest.mark.parametrize(
     ("kind", "value", "words"),
-    [
-        (resource.RLIMIT_FSIZE, 5_000_000, "ulimit -f"),  # as a quota
-        *((resource.RLIMIT_NOFILE, number, "ulimit -n") for number in (8, 15, 20, 29)),
-    ],
+    [(resource.RLIMIT_FSIZE, 5_000_000, "ulimit -f"), (resource.RLIMIT_NOFILE, 20, "ulimit -n")],
 )
 def test_limits_of_the_system(whole: Whole, tmp_path: Path, kind: int, value: int, words: str) -> None:
     assert words in message(whole.start(tmp_path / "ws", preexec_fn=partial(limit, kind, value)))
