@@ -162,9 +162,7 @@ def _offset(side: int, crop: int, random: np.random.Generator) -> int:
     return int(random.integers(min(slack, 0), max(slack, 0) + 1))
 
 
-def _on_labelled_pixel(
-    labels: UInt8, crop: int, random: np.random.Generator
-) -> tuple[int, int] | None:
+def _on_labelled_pixel(labels: UInt8, crop: int, random: np.random.Generator) -> tuple[int, int] | None:
     """Where a crop begins that holds a pixel of a drawn class, inside the image; None where only background is."""
     classes = np.unique(labels[(labels != 0) & (labels != IGNORE)])
     if not len(classes):

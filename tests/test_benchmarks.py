@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tests.benchmarks import BENCHMARKS, Row, run
+from tests.benchmarks import Row, run
 
 
 @pytest.mark.parametrize(
@@ -32,5 +32,4 @@ def test_a_row_without_a_bar_has_none() -> None:
 @pytest.mark.parametrize("name", ["start", "report", "unchanged"])
 def test_small_benchmarks_run(name: str) -> None:
     rows = run(name, 0.01)
-    assert name in BENCHMARKS
     assert all(row.ours > 0 and row.reference > 0 for row in rows)

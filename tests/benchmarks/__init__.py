@@ -3,18 +3,12 @@
 from dataclasses import dataclass
 from importlib import import_module
 
-BENCHMARKS = {
-    "cams": "stages",
-    "refine": "stages",
-    "step": "training",
-    "loader": "training",
-    "start": "commands",
-    "unchanged": "commands",
-    "report": "commands",
-    "memory": "commands",
-    "accelerator": "training",
+MODULES = {
+    "stages": ("cams", "refine"),
+    "training": ("step", "loader"),
+    "commands": ("start", "unchanged", "report", "memory"),
 }
-"""Name -> module of this folder that has a function of the name."""
+"""Functions of a scale by the module that has them; beside them ``training.accelerator``."""
 
 
 @dataclass(frozen=True)
@@ -53,5 +47,6 @@ HEAD = "| what | ours | reference | ratio | bar | |\n|---|---|---|---|---|---|"
 
 def run(name: str, scale: float) -> list[Row]:
     """The rows of one benchmark."""
-    rows: list[Row] = getattr(import_module(f"tests.benchmarks.{BENCHMARKS[name]}"), name)(scale)
+    module = next((module for module, names in MODULES.items() if name in names), "training")
+    rows: list[Row] = getattr(import_module(f"tests.benchmarks.{module}"), name)(scale)
     return rows

@@ -12,44 +12,36 @@ import argparse
 import json
 import multiprocessing
 import platform
+import re
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import BENCHMARKS, HEAD, run
+import torch
 
-
-def machine() -> dict[str, object]:
-    """What the figures were measured on."""
-    import torch
-
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "processor": next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name")),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-    }
+from tests.benchmarks import HEAD, MODULES, run
 
 
 def main() -> int:
     """Run what is asked for; 1 if a benchmark failed to run, bars reached or not."""
+    usual = [name for names in MODULES.values() for name in names]
+    known = [*usual, "accelerator"]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("names", nargs="*", choices=[[], *known], metavar="NAME", help=", ".join(known))
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of images; 0.1 for a try")
     parser.add_argument("--json", type=Path, default=Path("runs/benchmarks.json"), metavar="FILE")
     options = parser.parse_args()
-    if unknown := set(options.names) - set(BENCHMARKS):
-        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    machine = {"date": time.strftime("%Y-%m-%d"), "processor": model[1] if model else platform.machine(),
+               "threads": torch.get_num_threads(), "gpu": torch.cuda.is_available() and torch.cuda.get_device_name(),
+               "torch": str(torch.__version__)}  # fmt: skip
     rows, failed = [], []
-    print(machine(), HEAD, sep="\n", flush=True)
-    for name in options.names or list(BENCHMARKS)[:-1]:
+    print(machine, HEAD, sep="\n", flush=True)
+    for name in options.names or usual:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
             try:
                 found = alone.submit(run, name, options.scale).result()
@@ -60,7 +52,7 @@ def main() -> int:
         print(*found, sep="\n", flush=True)
         rows += [asdict(row) | {"ratio": row.ratio, "reached": row.reached} for row in found]
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    result = {"machine": machine(), "scale": options.scale, "failed": failed, "rows": rows}
+    result = {"machine": machine, "scale": options.scale, "failed": failed, "rows": rows}
     options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"\nall figures: {options.json}")
     return 1 if failed else 0

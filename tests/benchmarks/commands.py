@@ -6,7 +6,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -21,6 +20,7 @@ from tests.trees import make_folder_tree
 from wsss.config import DataConfig
 from wsss.store.artifacts import write_artifact
 
+STAGES = ("classify", "cams", "refine", "segment")
 LAUNCHER = """
 import os, sys, time
 started = time.perf_counter()
@@ -42,35 +42,30 @@ def measured(*arguments: object) -> tuple[float, float]:
 
 def start(_: float) -> list[Row]:
     """`--help` beside Python that does nothing, the best of five."""
-    ours, plain = (
-        min(measured(*each)[0] for _ in range(5)) for each in (("run_pipeline.py", "--help"), ("-c", ""))
-    )
+    ours = min(measured("run_pipeline.py", "--help")[0] for _ in range(5))
+    plain = min(measured("-c", "")[0] for _ in range(5))
     return [Row("--help", ours, plain, "s", "ours <= 0.6")]
 
 
-# An unchanged run
-
-SIZE, KINDS, EACH = (24, 32), 80, 7
-"""Of the images; categories, and so kinds of images; annotations of an image."""
+SIZE, KINDS, EACH, LINKS = (24, 32), 80, 7, 30_000
+"""Of the images; categories, and so kinds of images; annotations of an image; names that a file gets."""
 
 
 def make_coco(root: Path, images: int) -> DataConfig:
     """COCO 2017's files for so many images, with as many polygons and corners; the images are links to small ones."""
-    random, links = np.random.default_rng(0), 30_000  # file systems allow no more than some 65,000 to a file
+    random = np.random.default_rng(0)
     polygons = [np.round(random.uniform(0, min(SIZE), 52), 2).tolist() for _ in range(EACH)]
     for split, count in (("train2017", images), ("val2017", max(KINDS, images // 24))):
         (root / split).mkdir(parents=True)
+        entries, annotations = [], []
         for number in range(count):
-            source = root / f"{split}-{number // links}.jpg"
-            if not source.exists():
+            name, source = f"{number:012d}.jpg", root / f"{split}-{number // LINKS}.jpg"
+            if number % LINKS == 0:
                 Image.fromarray(random.integers(0, 256, (*SIZE, 3), np.uint8)).save(source)
-            os.link(source, root / split / f"{number:012d}.jpg")
-        annotations = [
-            annotation(number * EACH + k, number, (number * EACH + k) % KINDS + 1, [polygons[k]])
-            for number in range(count)
-            for k in range(EACH)
-        ]
-        entries = [image_entry(number, f"{number:012d}.jpg", SIZE) for number in range(count)]
+            os.link(source, root / split / name)
+            entries.append(image_entry(number, name, SIZE))
+            for key, polygon in enumerate(polygons, start=number * EACH):
+                annotations.append(annotation(key, number, key % KINDS + 1, [polygon]))
         categories = {number + 1: f"class {number}" for number in range(KINDS)}
         write_instances(root / "annotations" / f"instances_{split}.json", entries, annotations, categories)
     return DataConfig(source="coco", root=str(root), train_split="train2017", val_split="val2017")
@@ -80,52 +75,44 @@ def repeat_results(few: Session, many: Session) -> None:
     """Give each image of a large data set the results of the image of its kind in a small one."""
     for name, planned in many.planned.items():
         samples = many.dataset.split("val2017" if name == "segment" else "train2017").samples
-        groups: dict[str, dict[str, Any]] = {}
         with h5py.File(few.planned[name].path) as file:
-            for group in (key for key in file if key != "ids"):
-                groups[group] = {key: value[()] for key, value in file[group].items()}
-        fields = {group: groups.pop(group) for group in list(groups) if "000000" in groups[group]}
+            names = [group for group in file if group != "ids"]
+            stored = {name: {key: value[()] for key, value in file[name].items()} for name in names}
+        fields = [group for group, arrays in stored.items() if "000000" in arrays]
         images = (
-            (sample.id, {field: arrays[f"{index % KINDS:06d}"] for field, arrays in fields.items()})
+            (sample.id, {field: stored[field][f"{index % KINDS:06d}"] for field in fields})
             for index, sample in enumerate(samples)
         )
+        groups = {group: arrays for group, arrays in stored.items() if group not in fields}
         write_artifact(planned.path, planned.stamp, groups=groups, images=images)
 
 
 def unchanged(scale: float) -> list[Row]:
     """`run` on COCO's files where everything is there, beside asking for the status of every file."""
-    stages = ("classify", "cams", "refine", "segment")
     with tempfile.TemporaryDirectory() as folder:
-        few, many = (
-            synthetic_artifacts(make_coco(place / "coco", images), place / "ws", stages=chosen)
-            for place, images, chosen in (
-                (Path(folder) / "few", KINDS, stages),
-                (Path(folder) / "many", max(KINDS, round(12_000 * scale)), ()),
-            )
-        )
-        repeat_results(few, many)
-        command = run_arguments(many.config.data, Path(folder) / "many" / "ws", name="synthetic")
-        measured("run_pipeline.py", *command)  # measures and reports
-        seconds, mib = min(measured("run_pipeline.py", *command) for _ in range(3))
-        names = [str(path) for path in Path(many.config.data.root).rglob("*.jp*g")]
+        few, many = Path(folder) / "few", Path(folder) / "many"
+        small = synthetic_artifacts(make_coco(few / "coco", KINDS), few / "ws", stages=STAGES)
+        data = make_coco(many / "coco", max(KINDS, round(12_000 * scale)))
+        repeat_results(small, synthetic_artifacts(data, many / "ws", stages=()))
+        command = ("run_pipeline.py", *run_arguments(data, many / "ws", name="synthetic"))
+        measured(*command)  # measures and reports
+        seconds, mib = min(measured(*command) for _ in range(3))
+        names = [str(path) for path in Path(data.root).rglob("0*.jpg")]
         started = time.perf_counter()
         for name in names:
             os.stat(name)  # noqa: PTH116
         plain = time.perf_counter() - started
-    images = f"{len(many.dataset.samples):,} images"
     return [
-        Row(f"unchanged run, {images}", seconds, plain, "s", "ours <= 3"),
-        Row(f"its peak memory, {images}", mib, measured("-c", "import numpy, h5py")[1], "MiB"),
+        Row(f"unchanged run, {len(names):,} images", seconds, plain, "s", "ours <= 3"),
+        Row("its peak memory", mib, measured("-c", "import numpy, h5py")[1], "MiB"),
     ]
 
 
-# Reports and memory
-
 PLAIN_REPORT = """
-import sys; from pathlib import Path; import h5py, numpy as np; from PIL import Image
-file = h5py.File(sys.argv[1]); root = Path(sys.argv[2]); counts = np.zeros((256, 256), np.int64)
+import sys, h5py, numpy as np; from PIL import Image
+file, root, counts = h5py.File(sys.argv[1]), sys.argv[2], np.zeros((256, 256), np.int64)
 masks = [file[f"labels/{number:06d}"][()] for number in range(len(file["ids"]))]
-truths = [np.asarray(Image.open(root / "masks" / f"{name.decode().strip(chr(0))}.png")) for name in file["ids"][()]]
+truths = [np.asarray(Image.open(f"{root}/masks/{name.decode().strip(chr(0))}.png")) for name in file["ids"][()]]
 for truth, mask in zip(truths, masks): np.add.at(counts, (truth.ravel(), mask.ravel()), 1)
 """
 """As published scripts do it: masks and pseudo-masks in lists, then one confusion matrix."""
@@ -137,22 +124,14 @@ def report(scale: float) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         root, workspace = Path(folder) / "data", Path(folder) / "ws"
         data = make_folder_tree(root, n_train=images * 4 // 5, n_val=images // 5, size=(375, 500))
-        stages = ("classify", "cams", "refine", "segment")
-        session = synthetic_artifacts(data, workspace, stages=stages)
-        path = session.planned["refine"].path
-        plain, plain_mib = measured("-c", PLAIN_REPORT, path, root)
-        seconds, mib = measured(
-            "run_pipeline.py", *run_arguments(data, workspace, "run.workers=-1", name="synthetic")
-        )
+        session = synthetic_artifacts(data, workspace, stages=STAGES)
+        plain, plain_mib = measured("-c", PLAIN_REPORT, session.planned["refine"].path, root)
+        command = run_arguments(data, workspace, "run.workers=-1", name="synthetic")
+        seconds, mib = measured("run_pipeline.py", *command)
+    bar = "ours <= 20" if images == 1000 else ""
     return [
-        Row(
-            f"report on {images:,} images of 500 x 375",
-            seconds,
-            plain,
-            "s",
-            "ours <= 20" if images == 1000 else "",
-        ),
-        Row(f"its peak memory, {images:,} images", mib, plain_mib, "MiB"),
+        Row(f"report on {images:,} images of 500 x 375", seconds, plain, "s", bar),
+        Row("its peak memory", mib, plain_mib, "MiB"),
     ]
 
 
@@ -162,16 +141,13 @@ def memory(scale: float) -> list[Row]:
     for images in (round(400 * scale), round(40 * scale)):
         with tempfile.TemporaryDirectory() as folder:
             data = make_folder_tree(Path(folder) / "data", n_train=images, n_val=images // 4, size=(375, 500))
-            place = ["--name", "bench", "--workspace", Path(folder) / "ws"]
+            place = ["--workspace", f"{folder}/ws"]
             settings = [f"data.root={data.root}", "classify.epochs=1", "segment.epochs=1"]
             given = [part for setting in settings for part in ("--set", setting)]
-            config = ["--config", "configs/folder.toml", *place, *given]
-            found = {
-                name: measured("run_pipeline.py", "stage", name, *config)[1]
-                for name in ("classify", "cams", "refine", "segment")
-            }
-            found["report"] = measured("run_pipeline.py", "report", "bench", *place[2:])[1]
-            peaks.append(found | {"status": measured("run_pipeline.py", "status", *config)[1]})
+            run = ["--config", "configs/folder.toml", "--name", "bench", *place, *given]
+            commands = {name: ["stage", name, *run] for name in STAGES}
+            commands |= {"report": ["report", "bench", *place], "status": ["status", *run]}
+            peaks.append({name: measured("run_pipeline.py", *each)[1] for name, each in commands.items()})
     many, few = peaks
     what = "peak memory, ten times the images"
     return [Row(f"{what}: {name}", many[name], few[name], "MiB", "ratio <= 1.1") for name in many]

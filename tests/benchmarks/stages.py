@@ -26,14 +26,14 @@ from tests.benchmarks import Row
 from tests.pipelines import ROOT
 from wsss import IGNORE
 from wsss.config import DataConfig, load_config
+from wsss.metrics.confusion import confusion_counts, mask_scores
 from wsss.model.multi_exit import PlainNetwork
 from wsss.resize import resize_maps
 from wsss.runtime.device import choose_device, choose_precision
 from wsss.store.artifacts import Artifact
 
 SAMPLE = load_config(ROOT / "configs" / "sample.toml", [])
-SIDE, IMAGES = 500, 100
-SCALES = (1.0, 0.5, 1.5, 2.0)
+SIDE, IMAGES, SCALES = 500, 100, (1.0, 0.5, 1.5, 2.0)
 FOREGROUND, BACKGROUND = 0.30, 0.05
 UInt8 = NDArray[np.uint8]
 
@@ -43,42 +43,25 @@ def enlarged_sample(scale: float) -> tuple[Path, Sequence[Sample]]:
     sample, root = ROOT / "data" / "sample", ROOT / "runs" / f"benchmark-{scale:g}"
     for folder, method in (("images", Image.Resampling.BICUBIC), ("masks", Image.Resampling.NEAREST)):
         (root / folder).mkdir(parents=True, exist_ok=True)
-        for path in (
-            path for path in (sample / folder).iterdir() if not (root / folder / path.name).exists()
-        ):
-            with Image.open(path) as image:
-                factor = scale * SIDE / max(image.size)
-                size = round(image.width * factor), round(image.height * factor)
-                image.resize(size, method).save(root / folder / path.name)
+        for path in (sample / folder).iterdir():
+            if not (root / folder / path.name).exists():
+                with Image.open(path) as image:
+                    size = [round(side * scale * SIDE / max(image.size)) for side in image.size]
+                    image.resize((size[0], size[1]), method).save(root / folder / path.name)
     for name in ("labels.csv", "classes.txt"):
         shutil.copy(sample / name, root)
     return root, open_dataset(DataConfig(source="folder", root=str(root))).split("train").samples[:IMAGES]
 
 
-def stage(name: str, config: Path, root: Path, *options: str) -> tuple[Path, float]:
-    """Compute a stage on a data set, where it is not there yet; its artifact, and the seconds for an image."""
-    place = [
-        "--config",
-        str(config),
-        "--set",
-        f"data.root={root}",
-        "--workspace",
-        str(root / "ws"),
-        "--name",
-        "bench",
-    ]
-    command = [sys.executable, str(ROOT / "run_pipeline.py"), "stage", name, *place, *options]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+def stage(name: str, root: Path, *options: str) -> tuple[Path, float]:
+    """Compute a stage with the published scales and CRF: its artifact, and the seconds that an image took."""
+    settings = [f"data.root={root}", f"cams.scales={list(SCALES)}", "cams.flip=true", "refine.preset=irn"]
+    given = [part for setting in settings for part in ("--set", setting)]
+    command = f"run_pipeline.py stage {name} --config configs/sample.toml --name bench --workspace".split()
+    subprocess.run([sys.executable, *command, str(root / "ws"), *given, *options], cwd=ROOT, check=True)
     record = json.loads((root / "ws" / "bench" / "run.json").read_bytes())["stages"][name]
     path = root / "ws" / "artifacts" / name / f"{record['fingerprint']}.h5"
     return path, record["computed"]["seconds"] / max(1, len(Artifact(path).ids))
-
-
-def sample_stage(name: str, root: Path, *options: str) -> tuple[Path, float]:
-    """The same with the sample's configuration and the published scales and CRF."""
-    settings = [f"cams.scales={list(SCALES)}", "cams.flip=true", "refine.preset=irn"]
-    given = [part for setting in settings for part in ("--set", setting)]
-    return stage(name, ROOT / "configs" / "sample.toml", root, *given, *options)
 
 
 @torch.inference_mode()
@@ -100,32 +83,29 @@ def published_cams(network: PlainNetwork, sample: Sample, out: Path) -> None:
 
 
 def cams(scale: float) -> list[Row]:
-    """Images per second, distance of the maps, and bytes."""
+    """Images per second, and the distance of the maps."""
     root, samples = enlarged_sample(scale)
-    classifier, _ = sample_stage("classify", root)
-    path, ours = sample_stage("cams", root, "--force")
-    artifact, distances, sizes = Artifact(path), [], []
+    classifier, _ = stage("classify", root)
+    path, ours = stage("cams", root, "--force")
+    artifact, distances, plain = Artifact(path), [], 0.0
     trained = load_multi_exit(classifier, SAMPLE.classify, len(artifact.classes), torch.device("cpu"))
     network = trained.deploy().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    plain, file = 0.0, root / "ws" / "published.npy"
+    file = root / "ws" / "published.npy"
     for sample in samples:
         started = time.perf_counter()
         published_cams(network, sample, file)
         plain += time.perf_counter() - started
         wanted = np.load(file, allow_pickle=True).item()["cam"]
         distances.append(float(np.abs(artifact.read(sample.id, "maps") - wanted).mean()))
-        sizes.append(file.stat().st_size / 1024)
     half = choose_precision(SAMPLE.run, choose_device(SAMPLE.run.device)) != torch.float32
-    kib = path.stat().st_size / 1024 / len(artifact.ids)
     return [
         Row("cams", 1 / ours, len(samples) / plain, "images/s", "ratio >= 4" if half else "ratio >= 2.5"),
         Row("cams: mean difference of the maps", float(np.mean(distances)), 1.0, "", "ours <= 0.005"),
-        Row("cams: size of the maps", kib, float(np.mean(sizes)), "KiB/image"),
     ]
 
 
 def published_mask(image: UInt8, maps: NDArray[np.float32], keys: NDArray[np.int64]) -> UInt8:
-    """Two CRFs on hard labels; what is foreground only with the lower score is 255."""
+    """Two CRFs on hard labels; what is foreground with the lower score alone, published as 255, stays background."""
     found = []
     for score in (FOREGROUND, BACKGROUND):
         seed = np.concatenate([np.full((1, *image.shape[:2]), score), maps]).argmax(0)
@@ -134,33 +114,27 @@ def published_mask(image: UInt8, maps: NDArray[np.float32], keys: NDArray[np.int
         crf.addPairwiseGaussian(sxy=3, compat=3)
         crf.addPairwiseBilateral(sxy=50, srgb=5, rgbim=image.copy(), compat=10)
         found.append(keys[np.argmax(crf.inference(10), axis=0).reshape(seed.shape)])
-    confident, loose = found
-    return np.where((confident == 0) & (loose > 0), IGNORE, confident).astype(np.uint8)
+    return np.asarray(found[0], np.uint8)
 
 
 def refine(scale: float) -> list[Row]:
-    """Images per second in one process and in one per core; mIoU of the labels, in which 255 is background."""
+    """Images per second in one process and in one per core; mIoU of the labels."""
     root, samples = enlarged_sample(scale)
-    sample_stage("classify", root)
-    stored = Artifact(sample_stage("cams", root)[0])
-    (path, one), (_, all_cores) = (
-        sample_stage("refine", root, "--force", "--set", f"run.workers={workers}") for workers in (1, -1)
-    )
-    refined, plain = Artifact(path), 0.0
-    counts = np.zeros((2, IGNORE + 1, IGNORE + 1), np.int64)
+    stage("classify", root)
+    stored, plain = Artifact(stage("cams", root)[0]), 0.0
+    _, all_cores = stage("refine", root, "--force", "--set", "run.workers=-1")
+    path, one = stage("refine", root, "--force", "--set", "run.workers=1")
+    refined, labels, counts = Artifact(path), len(stored.classes) + 1, []
     for sample in samples:
         started = time.perf_counter()
         image, keys = read_image(sample.image), np.array([0, *(tag + 1 for tag in sample.tags)])
         maps = resize_maps(stored.read(sample.id, "maps"), (image.shape[0], image.shape[1]))
         mask = published_mask(image, maps, keys)
         plain += time.perf_counter() - started
-        assert sample.mask is not None
-        for count, labels in zip(counts, (refined.read(sample.id, "labels"), mask), strict=True):
-            np.add.at(count, (sample.mask.read(), np.where(labels == IGNORE, 0, labels)), 1)
-    counts = counts[:, :IGNORE]  # where the ground truth is not ignored
-    overlap = np.diagonal(counts, axis1=1, axis2=2)
-    union = counts.sum(1)[:, :IGNORE] + counts.sum(2) - overlap
-    ours, theirs = 100 * np.nanmean(np.where(union, overlap / np.maximum(union, 1), np.nan), axis=1)
+        truth = np.full_like(mask, IGNORE) if sample.mask is None else sample.mask.read()
+        both = refined.read(sample.id, "labels"), mask
+        counts.append([confusion_counts(truth, each, labels) for each in both])
+    ours, theirs = (100 * mask_scores(total).miou for total in np.sum(counts, axis=0))
     rate = len(samples) / plain
     return [
         Row("refine, one process", 1 / one, rate, "images/s", "ratio >= 2"),

@@ -8,31 +8,21 @@ from statistics import median
 
 import torch
 
-from data import Sample
 from data.loading import TrainingViews, training_batches
 from stages.training import training_network
 from tests.benchmarks import Row
-from tests.benchmarks.stages import SAMPLE, UInt8, enlarged_sample
+from tests.benchmarks.stages import SAMPLE, enlarged_sample
 from tests.pipelines import ROOT
 from wsss.config import RunConfig, SegmentConfig, TrainConfig, load_config
-from wsss.cost import (
-    interleaved_seconds,
-    median_ratios,
-    multiply_adds,
-    prediction,
-    synthetic_batch,
-    training_step,
-)
+from wsss.cost import interleaved_seconds, multiply_adds, prediction, synthetic_batch, training_step
 from wsss.runtime.device import choose_device, choose_precision
 from wsss.runtime.pool import loader_workers
 
 ROUNDS, CLASSES = 7, 20
-LITE = SAMPLE.segment
+LITE, SIX = SAMPLE.segment, (3, 4, 5, 6, 7, 8)
 CASES = {
     "lite0": LITE,
-    "lite0 U-shape, six exits": replace(
-        LITE, structure="ushape", decoder_channels=32, exits=(3, 4, 5, 6, 7, 8)
-    ),
+    "lite0 U-shape, six exits": replace(LITE, structure="ushape", decoder_channels=32, exits=SIX),
     "ResNet-50, all exits": SegmentConfig(backbone="resnet50", output_stride=16, crop=192, batch=4),
 }
 """Segmentation networks with multi-exit losses and self-regulation."""
@@ -62,32 +52,23 @@ def step(scale: float) -> list[Row]:
         plain = replace(config, weight_sr_f=0.0, weight_sr_l=0.0, mea=False)
         jobs = {"plain": training_job(plain, "segment"), "ours": training_job(config, "segment")}
         seconds = interleaved_seconds(jobs, rounds=max(1, round(ROUNDS * scale)))
-        reference = median(seconds["plain"])
-        ours = reference * median_ratios(seconds)["ours"]
+        ours, reference = median(seconds["ours"]), median(seconds["plain"])
         rows.append(Row(f"step with self-regulation, {name}", ours, reference, "s", "ratio <= 1.2"))
     return rows
 
 
-def truth(sample: Sample) -> UInt8:
-    """Labels to crop; those of the pseudo-masks take as long."""
-    assert sample.mask is not None
-    return sample.mask.read()
-
-
 def loader(scale: float) -> list[Row]:
     """Views per second of the loader alone beside images per second of steps on a batch that stays."""
-    (_, samples), config, rows = enlarged_sample(scale), SAMPLE, []
-    workers = loader_workers(config.run, accelerator=torch.accelerator.is_available())
+    (_, samples), config = enlarged_sample(scale), SAMPLE.classify
+    workers = loader_workers(SAMPLE.run, accelerator=torch.accelerator.is_available())
     classes = 1 + max(tag for sample in samples for tag in sample.tags)
-    for name, section in (("classify", config.classify), ("segment", config.segment)):
-        views = TrainingViews(samples, classes, section, 0, truth if name == "segment" else None)
-        batches = training_batches(views, 0, 2 + len(samples) // section.batch, workers)
-        list(itertools.islice(batches, 2))  # its processes have started
-        started = time.perf_counter()
-        rate = sum(len(batch.ids) for batch in batches) / (time.perf_counter() - started)
-        trained = section.batch / seconds_of(training_job(section, name))
-        rows.append(Row(f"{name}: loader beside step", rate, trained, "images/s", "ratio >= 1"))
-    return rows
+    views = TrainingViews(samples, classes, config, 0, None)
+    batches = training_batches(views, 0, 2 + len(samples) // config.batch, workers)
+    list(itertools.islice(batches, 2))  # its processes have started
+    started = time.perf_counter()
+    rate = sum(len(batch.ids) for batch in batches) / (time.perf_counter() - started)
+    trained = config.batch / seconds_of(training_job(config, "classify"))
+    return [Row("classify: loader beside step", rate, trained, "images/s", "ratio >= 1")]
 
 
 def accelerator(scale: float) -> list[Row]:

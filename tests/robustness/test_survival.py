@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -31,11 +30,8 @@ pytestmark = pytest.mark.slow
 
 STAGES = ("classify", "cams", "refine", "segment")
 LEFTOVERS = ("*.tmp-*", "*.parts", "*.checkpoint", "*.lock", "write-test*")
-BEYOND = 0.4
-"""Seconds after a stage in which its result is recorded and reported: kills fall there too."""
-CHECKPOINTS = (
-    "import sys, run_pipeline, wsss.train as t; t.CHECKPOINT_SECONDS = 0.2; sys.exit(run_pipeline.main())"
-)
+SECONDS = 2.0  # within which a stage is killed
+PROGRAM = "import run_pipeline, wsss.train as t; t.CHECKPOINT_SECONDS = 0.2; exit(run_pipeline.main())"
 Process = subprocess.Popen[str]
 Random = np.random.Generator
 
@@ -47,10 +43,9 @@ class Whole:
     data: DataConfig
     workspace: Path
     hashes: dict[str, str]
-    seconds: dict[str, float]
 
     def start(self, workspace: Path, *extra: str, **options: Any) -> Process:
-        program = (sys.executable, "-c", CHECKPOINTS)
+        program = (sys.executable, "-c", PROGRAM)
         return start(self.data, workspace, "run.workers=1", *extra, program=program, **options)
 
     def resumes(self, workspace: Path) -> None:
@@ -66,9 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
     data = make_folder_tree(folder / "data", n_train=66, n_val=3)  # more than a shard holds
     assert main(run_arguments(data, folder / "ws", "run.workers=1")) == 0
-    stages = json.loads((folder / "ws" / "tiny" / "run.json").read_bytes())["stages"]
-    seconds = {name: float(stage["computed"]["seconds"]) for name, stage in stages.items()}
-    return Whole(data, folder / "ws", hashes(folder / "ws"), seconds)
+    return Whole(data, folder / "ws", hashes(folder / "ws"))
 
 
 def wait_for(process: Process, workspace: Path, stage: str) -> None:
@@ -80,11 +73,8 @@ def wait_for(process: Process, workspace: Path, stage: str) -> None:
 
 def events(workspace: Path, stage: str, event: str) -> int:
     log = workspace / "tiny" / "log.jsonl"
-    logged = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    return sum((line.get("stage"), line.get("event")) == (stage, event) for line in logged)
-
-
-# Kills
+    said = f'"stage": "{stage}", "event": "{event}"'
+    return log.read_text().count(said) if log.exists() else 0
 
 
 @pytest.mark.parametrize("seed", range(REPEATS))
@@ -95,7 +85,7 @@ def test_killed_runs_resume_to_the_same_bits(whole: Whole, tmp_path: Path, seed:
             process = whole.start(tmp_path / "ws")
             wait_for(process, tmp_path / "ws", stage)
             try:
-                process.wait(random.uniform(0, whole.seconds[stage] + BEYOND))
+                process.wait(random.uniform(0, SECONDS))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -106,8 +96,7 @@ def test_killed_runs_resume_to_the_same_bits(whole: Whole, tmp_path: Path, seed:
     ("number", "stop", "stage"),
     [
         (signal.SIGTERM, os.killpg, "classify"),  # workers too, as a terminal does
-        pytest.param(signal.SIGINT, os.killpg, "refine", marks=only_long),
-        pytest.param(signal.SIGTERM, os.kill, "segment", marks=only_long),
+        pytest.param(signal.SIGINT, os.kill, "refine", marks=only_long),
     ],
 )
 def test_a_run_that_is_asked_to_stop_says_how_to_resume(
@@ -120,9 +109,6 @@ def test_a_run_that_is_asked_to_stop_says_how_to_resume(
     assert process.returncode == 130, output
     assert "the same command" in output
     assert "Traceback" not in output
-
-
-# Damage
 
 
 @pytest.mark.parametrize("seed", range(REPEATS))
@@ -153,17 +139,9 @@ def flip(file: Path, random: Random) -> None:
     file.write_bytes(content)
 
 
-def replace(file: Path, _: Random) -> None:
-    if file.suffix == ".h5":
-        with h5py.File(file, "w") as other:
-            other["x"] = 1
-    else:
-        file.write_text('{"x": 1}')
-
-
 DAMAGES: dict[str, Callable[[Path, Random], object]] = {
     "flip": flip,
-    "replace": replace,
+    "replace": lambda file, _: file.write_bytes(b'{"x": 1}'),
     "cut": lambda file, random: os.truncate(file, int(random.integers(file.stat().st_size))),
     "delete": lambda file, _: file.unlink(),
 }
@@ -174,9 +152,6 @@ def figures(workspace: Path) -> dict[str, object]:
     report = json.loads((workspace / "tiny" / "report.json").read_bytes())
     changing = ("seconds", "created", "software", "sha256", "page")
     return {key: value for key, value in report.items() if key.rsplit(".", 1)[-1] not in changing}
-
-
-# Errors of the machine
 
 
 def limit(kind: int, value: int) -> None:
@@ -198,10 +173,7 @@ def message(process: Process) -> str:
 @only_long
 @pytest.mark.parametrize(
     ("kind", "value", "words"),
-    [
-        (resource.RLIMIT_FSIZE, 5_000_000, "ulimit -f"),  # as a quota
-        *((resource.RLIMIT_NOFILE, number, "ulimit -n") for number in (8, 15, 20, 29)),
-    ],
+    [(resource.RLIMIT_FSIZE, 5_000_000, "ulimit -f"), (resource.RLIMIT_NOFILE, 20, "ulimit -n")],
 )
 def test_limits_of_the_system(whole: Whole, tmp_path: Path, kind: int, value: int, words: str) -> None:
     assert words in message(whole.start(tmp_path / "ws", preexec_fn=partial(limit, kind, value)))
@@ -217,19 +189,6 @@ def test_a_full_disk(whole: Whole, tmp_path: Path) -> None:
         assert "full" in message(whole.start(tmp_path))
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
-
-
-@only_long
-def test_images_that_vanish_meanwhile(whole: Whole, tmp_path: Path) -> None:
-    process = whole.start(tmp_path / "ws")
-    wait_for(process, tmp_path / "ws", "classify")
-    images = Path(whole.data.root) / "images"
-    away = images.rename(images.with_name("away"))
-    try:
-        message(process)
-    finally:
-        away.rename(images)
-    whole.resumes(tmp_path / "ws")
 
 
 @only_long
