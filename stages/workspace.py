@@ -131,7 +131,7 @@ class Run:
 
     @property
     def overview(self) -> Path:
-        """The picture."""
+        """The overview."""
         return self.folder / "overview.png"
 
     @property

@@ -63,6 +63,7 @@ def test_a_link_in_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path, 
     assert untouched(elsewhere)
 
 
+@pytest.mark.slow
 def test_predict_writes_through_no_link(
     product: Product, tmp_path: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +88,7 @@ def test_predict_writes_through_no_link(
     assert untouched(elsewhere)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("usual", [False, True], ids=["--out", "the run's own folder"])
 def test_export_writes_through_no_link(
     product: Product, tmp_path: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], usual: bool
@@ -102,20 +104,6 @@ def test_export_writes_through_no_link(
     assert f"{link} -> {elsewhere}" in capsys.readouterr().err
     assert untouched(elsewhere)
     assert usual or list(link.parent.iterdir()) == [link]
-
-
-def test_export_replaces_a_link_and_not_what_it_leads_to(
-    product: Product, tmp_path: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "classes.txt").symlink_to(elsewhere / "new")
-    arguments = product.arguments("export", "tiny", "--format", "voc", "--from", "masks", "--out", out)
-    assert main(arguments) == EXIT_USER_ERROR
-    assert "are there already" in capsys.readouterr().err
-    assert main([*arguments, "--force"]) == 0
-    assert not (out / "classes.txt").is_symlink()
-    assert untouched(elsewhere)
 
 
 @pytest.mark.parametrize("name", ["artifacts", "artifacts/cams", "scores", "tiny", "tiny/tensorboard"])
@@ -136,6 +124,7 @@ def test_a_workspace_with_a_link_out_of_it_is_refused(
     assert untouched(elsewhere)
 
 
+@pytest.mark.slow
 def test_a_log_that_is_a_link_is_not_followed(
     product: Product, tmp_path: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from stages import STAGE_NAMES
-from stages.commands.report.measure import headlines, measure, read_metrics
 from stages.commands.run import run_all, run_prune, run_stage, show_status
 from stages.commands.session import Request, open_session
 from stages.workspace import Workspace, open_run
@@ -18,8 +17,6 @@ from tests.pipelines import hashes, request
 from tests.trees import make_folder_tree
 from wsss.config import DataConfig
 from wsss.errors import UserError
-from wsss.metrics.confusion import confusion_counts, mask_scores
-from wsss.metrics.indicators import label_free_threshold
 from wsss.store.artifacts import Artifact, DamagedArtifactError
 from wsss.store.files import temporary_path
 
@@ -145,28 +142,6 @@ def test_deleting_the_training_masks_changes_no_weak_artifact(
     assert hashes(tmp_path / "ws") == hashes(finished)  # segment too: pseudo-masks are all it learns from
 
 
-def test_scores_equal_a_direct_evaluation(finished: Path, data: DataConfig) -> None:
-    session = open_session(request(data, finished))
-    samples = session.dataset.split("val").samples
-    labels = len(session.dataset.classes) + 1
-    artifact = Artifact(session.planned["segment"].path)
-    counts = sum(
-        confusion_counts(s.mask.read(), artifact.read(s.id, "predictions"), labels) for s in samples if s.mask
-    )
-    headline = headlines(measure(session))["segment"]
-    assert headline["miou"] == pytest.approx(mask_scores(np.asarray(counts)).miou)
-
-
-def test_scores_follow_the_threshold_without_recomputing_cams(workspace: Path, data: DataConfig) -> None:
-    for background in (0.1, 0.5):
-        session = open_session(request(data, workspace, f"refine.background={background}"))
-        scores = read_metrics(measure(session)["cams"])
-        assert scores["threshold"] == background
-        index = scores["thresholds"].index(background)
-        assert scores["miou"] == pytest.approx(scores["curve.miou"][index])
-        assert scores["best_miou"] == max(scores["curve.miou"])
-
-
 def test_status_says_what_would_run_and_why(
     workspace: Path, data: DataConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,18 +152,6 @@ def test_status_says_what_would_run_and_why(
     assert "inputs.refine" in lines[3]
     show_status(request(data, workspace, name="other"))
     assert "cached" in capsys.readouterr().out
-
-
-def test_damaged_artifacts_are_set_aside_and_computed_again(
-    workspace: Path, data: DataConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = hashes(workspace)
-    victim = next((workspace / "artifacts" / "cams").glob("*.h5"))
-    victim.write_bytes(victim.read_bytes()[:1000])
-    run_all(request(data, workspace))
-    assert "set aside" in capsys.readouterr().out
-    assert hashes(workspace) == before
-    assert len(list(victim.parent.glob("*.damaged-*"))) == 1
 
 
 def as_if(monkeypatch: pytest.MonkeyPatch, *, bf16: bool) -> None:
@@ -253,17 +216,6 @@ def test_status_holds_every_artifact_against_its_checksum(workspace: Path, data:
     victim.write_bytes(whole)
     with pytest.raises(DamagedArtifactError, match=victim.name):
         show_status(request(data, workspace), check=True)
-
-
-def test_the_threshold_is_decided_once_and_stored(workspace: Path, data: DataConfig) -> None:
-    session = open_session(request(data, workspace, "refine.threshold=label-free"))
-    cams = Artifact(session.planned["cams"].path)
-    curves = [cams.read(image_id, "colour_information").astype(np.float64) for image_id in cams.ids]
-    stored = float(cams.group("label_free")["threshold"])
-    assert stored == label_free_threshold(np.stack(curves).sum(0))
-    assert read_metrics(measure(session)["cams"])["threshold"] == stored
-    run_stage(request(data, workspace, "refine.threshold=label-free"), "refine", force=False)
-    assert float(Artifact(session.planned["refine"].path).group("seed")["threshold"]) == stored
 
 
 def test_prune_removes_what_no_run_names(

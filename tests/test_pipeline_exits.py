@@ -21,6 +21,7 @@ from wsss.errors import UserError
 from wsss.model.multi_exit import MultiExitNetwork
 from wsss.store.artifacts import Artifact, DamagedArtifactError
 
+pytestmark = pytest.mark.slow
 EXITS = ("classify.exits=[2, 4]", "run.precision=fp32")
 
 

@@ -8,17 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from multiprocessing import active_children
 from multiprocessing.connection import wait
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pipelines import start
-from tests.trees import make_folder_tree
 from wsss.errors import UserError
 from wsss.runtime import interrupt
 from wsss.runtime.pool import in_order, look_ahead, require_descriptors, worker_processes
@@ -117,19 +113,6 @@ def test_a_pool_with_a_dead_worker_ends_the_others() -> None:
         ended = wait([second.sentinel], 300)
         second.kill()  # leaving the pool would wait for it for ever
         assert ended
-
-
-@pytest.mark.slow
-def test_too_few_open_files_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
-    data = make_folder_tree(tmp_path / "data", n_train=3, n_val=1)
-    under = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (20, 20))
-    process = start(data, tmp_path / "ws", "run.workers=1", preexec_fn=under)
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 2, output
-    message = output[output.index("error: ") :]
-    assert "`ulimit -n` is 20" in message
-    assert len(message.splitlines()) <= 3
-    assert not list((tmp_path / "ws" / "artifacts").rglob("*.h5"))
 
 
 def test_each_worker_needs_open_files_of_its_own() -> None:

@@ -25,6 +25,8 @@ from wsss.par import refine_local
 from wsss.resize import resize_image, resize_labels, resize_maps, working_size
 from wsss.store.artifacts import Artifact
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:

@@ -47,12 +47,9 @@ Groups: TypeAlias = Mapping[str, Arrays]
 SCHEMA = 2
 SHARD_SIZE = 64
 """Images per shard: what an interruption can cost at most."""
-LARGEST = 1 << 33
-"""Bytes of one array; a small file can claim to hold any number."""
-_DEFLATE = 1100
-"""Deflate makes nothing smaller than by a factor of 1032."""
-_FORMAT = "v110"
-"""Files for HDF5 1.10 (2016) and later: a small array costs 300 bytes beside its content, not 2,500."""
+_LARGEST = 1 << 33  # bytes of one array; a small file can claim to hold any number
+_DEFLATE = 1100  # what is unpacked is at most 1,032 times as large
+_FORMAT = "v110"  # of HDF5 1.10 (2016): a small array costs 300 bytes beside its content, not 2,500
 
 
 class DamagedArtifactError(Exception):
@@ -61,17 +58,15 @@ class DamagedArtifactError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Stamp:
-    """What an artifact is and what it was made of: the material of its fingerprint.
+    """What an artifact is and what it was made of; the fingerprint follows from all but ``classes`` and ``software``.
 
     Attributes:
-        stage: name.
-        version: of the stage.
-        seed: of every random choice.
         data: digest of the part of the data that the stage may see.
         config: the stage's section.
         inputs: fingerprints by stage.
         precision: in which its networks compute, ``fp32`` or ``bf16``; empty for a stage without any.
-        classes: C names; these and ``software`` (versions) are no part of the fingerprint.
+        classes: C names.
+        software: versions by package.
     """
 
     stage: str
@@ -390,6 +385,6 @@ def _shape(dataset: Any) -> tuple[int, ...]:
     if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
         raise ValueError("an array in another file")
     wanted, stored = math.prod(shape) * dataset.dtype.itemsize, dataset.get_storage_size()
-    if wanted > LARGEST or wanted > _DEFLATE * stored:
+    if wanted > _LARGEST or wanted > _DEFLATE * stored:
         raise ValueError(f"{wanted:,} bytes unpacked from {stored:,}")
     return tuple(shape)

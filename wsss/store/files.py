@@ -32,8 +32,6 @@ _HOST = re.sub(r"\W", "_", socket.gethostname())[:64]
 _LONGEST_NAME = 255  # bytes, of the usual file systems
 _TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)(\.\d+)?(-(?P<host>\w+))?$")
 _SLACK = 2 << 20  # bytes for what HDF5 writes beside the arrays
-_PAUSE = 0.1  # seconds between two looks at a lock
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _SEAL_LINE, _SEAL_KEY = b"\nwsss sha256 ", b', "sha256": "'
 _SEAL = re.compile(
     rb"(?:%b(?P<line>[0-9a-f]{64})|%b(?P<key>[0-9a-f]{64})\"\})\Z" % (_SEAL_LINE, re.escape(_SEAL_KEY))
@@ -118,12 +116,10 @@ def is_sealed(path: Path) -> bool:
 
 
 def is_kept(path: Path, otherwise: str, say: Callable[[str], None] | None = None) -> bool:
-    """Whether a file is there as it was written. A damaged one is set aside, and the user told.
+    """Whether a sealed file is there as it was written.
 
-    Args:
-        path: a sealed file, or none.
-        otherwise: what happens instead of using a damaged one, such as "it is computed again".
-        say: takes the sentence; None: standard error.
+    A damaged one is set aside, and ``say`` (standard error) is told, and what happens ``otherwise``: "it is computed
+    again".
     """
     if not path.exists():
         return False
@@ -154,14 +150,10 @@ def file_sha256(path: Path, length: int | None = None) -> str:
 
 @contextlib.contextmanager
 def exclusive(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold ``<path>.lock``: one process computes an artifact, others wait for it.
+    """Hold ``<path>.lock``: one process computes an artifact; others tell ``waiting`` of that file and wait.
 
     The lock is the kernel's and ends with its process, however that dies. On file systems without locks (some NFS, some
-    clusters) the lock file itself stands for it, with the name of machine and process in it.
-
-    Args:
-        path: what is locked.
-        waiting: told of the lock's file before this process begins to wait; None: it does not wait.
+    clusters) the file itself stands for it, with the names of machine and process in it.
 
     Raises:
         BlockingIOError: another process holds it, and ``waiting`` is None.
@@ -177,7 +169,7 @@ def exclusive(path: Path, waiting: Callable[[str], None] | None = None) -> Itera
             raise BlockingIOError(errno.EAGAIN, "locked by another process", str(place)) from None
         waiting(str(place))
         with contextlib.suppress(filelock.Timeout):
-            lock.acquire(poll_interval=_PAUSE, cancel_check=interrupt.requested)
+            lock.acquire(poll_interval=0.1, cancel_check=interrupt.requested)
         interrupt.check()
     try:
         yield
@@ -199,12 +191,9 @@ def is_locked(path: Path) -> bool:
 
 
 def require_room(path: Path, size: int) -> None:
-    """Make sure that a file that is being written can grow by ``size`` bytes.
+    """Raise OSError unless a file can grow by ``size`` bytes: the disk is full (ENOSPC), or files are limited (EFBIG).
 
     HDF5 has to be told beforehand: where it cannot flush a file, it ends the process by a segmentation fault.
-
-    Raises:
-        OSError: the disk is full (ENOSPC), or files may not become so large (EFBIG).
     """
     wanted = size + _SLACK
     if shutil.disk_usage(path.parent).free < wanted:
@@ -259,8 +248,7 @@ class OutputFolder:
     def place(self, name: str) -> Path:
         """Where a result belongs; the name is relative, with ``/``, and ends in one where it is a folder.
 
-        Raises:
-            UserError: a link among the folders of that name leads out of this one.
+        Raises UserError where a link among the folders of that name leads out of this one.
         """
         self.hold([name])
         return self.root / name
@@ -299,7 +287,7 @@ def _lock_class(folder: Path) -> type[filelock.BaseFileLock]:
         with filelock.FileLock(probe, fallback_to_soft=False):
             return filelock.FileLock
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
         _tell_of_no_locks(os.strerror(error.errno))
         return filelock.SoftFileLock
@@ -315,9 +303,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-@cache
+@cache  # said once
 def _tell_of_no_locks(reason: str) -> None:
-    """Said once."""
     print(
         f"note: the file system of the workspace has no locks ({reason}); files named *.lock stand for them.\nOne that "
         "a crashed computer has left makes other computers wait: remove it then.",
