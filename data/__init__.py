@@ -6,6 +6,7 @@ torch, so the command line starts at once.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -176,18 +177,11 @@ ROWS = 8
 
 
 def overview_samples(dataset: Dataset, rows: int = ROWS) -> tuple[Sample, ...]:
-    """Up to ``rows`` tagged samples: the classes in turn, each with its next image not shown yet."""
-    chosen: dict[str, Sample] = {}
+    """Up to ``rows`` tagged samples: the classes in turn, each with its next image; none twice."""
     queues: list[list[Sample]] = [[] for _ in dataset.classes]
     for sample in dataset.samples:
         for tag in sample.tags:
-            if len(queues[tag]) < rows:  # one of them is not shown yet as long as there is a row to fill
+            if len(queues[tag]) < rows:
                 queues[tag].append(sample)
-    while len(chosen) < rows and any(queues):
-        for queue in queues:
-            while queue and queue[0].id in chosen:
-                queue.pop(0)
-            if queue and len(chosen) < rows:
-                sample = queue.pop(0)
-                chosen[sample.id] = sample
-    return tuple(chosen.values())
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*queues))
+    return tuple(dict.fromkeys(sample for sample in turns if sample))[:rows]

@@ -93,18 +93,15 @@ def check_files(
     known = index.files if index else {}
     keys = [f"image:{item}" if isinstance(item, str) else f"mask:{item.file}#{item.part}" for item in items]
     todo = [at for at, key in enumerate(keys) if key not in known or known[key].stamp != stamps[at]]
+    found = in_order(_examined, (items[at] for at in todo), threads=os.cpu_count() or 1)
+    bar = tqdm(found, "checking files", len(todo), unit="file", disable=not (progress and todo))
     problems: list[str] = []
     try:
-        with tqdm(
-            total=len(todo), desc="checking files", unit="file", disable=not (progress and todo)
-        ) as bar:
-            found = in_order(_examined, (items[at] for at in todo), threads=os.cpu_count() or 1)
-            for at, facts in zip(todo, found, strict=True):
-                bar.update()
-                if isinstance(facts, Facts):
-                    known[keys[at]] = _Checked(facts.digest, facts.size, facts.labels, stamps[at])
-                else:
-                    problems.append(str(facts))
+        for at, facts in zip(todo, bar, strict=True):
+            if isinstance(facts, Facts):
+                known[keys[at]] = _Checked(facts.digest, facts.size, facts.labels, stamps[at])
+            else:
+                problems.append(str(facts))
     finally:  # what is known already survives a bad file and Ctrl-C
         if memory and memory.writable and todo:
             write_sealed_json(memory.file, msgspec.to_builtins(_Index(files=known)))

@@ -320,11 +320,12 @@ def prune(workspace: Workspace, *, dry_run: bool) -> list[tuple[Path, int]]:
 
 
 def _unused_indexes(workspace: Workspace) -> set[Path]:
-    """What is kept of the files of data sets that no run was made from; ``.listing`` is of earlier versions."""
+    """What is kept of the files of data sets that no run was made from; ``.listing``: of their annotation files."""
     kept = {*workspace.root.glob("files-*.json"), *workspace.root.glob("files-*.listing")}
     for run in workspace.runs():
         try:
-            kept.discard(workspace.file_index(load_config(run.config_file, []).data.root))
+            index = workspace.file_index(load_config(run.config_file, []).data.root)
+            kept = {path for path in kept if not path.name.startswith(index.stem)}
         except UserError:  # a first run under way has no configuration yet
             return set()
     return kept

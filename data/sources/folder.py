@@ -209,16 +209,19 @@ def _check_header(header: Sequence[str], place: str) -> None:
     shown = ",".join(header)
     unknown = [repr(name) for name in header if name not in _COLUMNS]
     missing = [repr(name) for name in ("image", "tags") if name not in header]
+    problem = ""
     if not header:
-        raise UserError(f"{place}: the file is empty. {_EXPECTED}, then one row per image.")
-    if len(missing) == 2:
-        raise UserError(f"{place}: no header, found {shown!r}. {_EXPECTED}: add it as the first line.")
-    if unknown:
-        raise UserError(f"{place}: unknown columns {listed(unknown, ', ')}. {_EXPECTED}: remove them.")
-    if missing:
-        raise UserError(f"{place}: the column {listed(missing)} is missing. {_EXPECTED}: add it.")
-    if len(set(header)) < len(header):
-        raise UserError(f"{place}: a column is there twice in {shown!r}. {_EXPECTED}: remove one.")
+        problem = "the file is empty"
+    elif len(missing) == 2:
+        problem = f"no header, found {shown!r}: add it as the first line"
+    elif unknown:
+        problem = f"unknown columns {listed(unknown, ', ')}: remove them"
+    elif missing:
+        problem = f"the column {listed(missing)} is missing: add it"
+    elif len(set(header)) < len(header):
+        problem = f"a column is there twice in {shown!r}: remove one"
+    if problem:
+        raise UserError(f"{place}: {problem}. {_EXPECTED}.")
 
 
 def _check_split_names(entries: Sequence[Entry], place: Path, splits: Sequence[str]) -> None:
