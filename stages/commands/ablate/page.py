@@ -146,7 +146,9 @@ def difference_chart(results: Results, key: str) -> tuple[str, str] | None:
         found = results.summary(variant, key)
         if found and found.difference is not None and found.low is not None and found.high is not None:
             value, low, high = (100 * end for end in (found.difference, found.low, found.high))
-            rows.append(Interval(variant, value, low, high, found.verdict))
+            own, first = (results.values(name, key) for name in (variant, results.reference))
+            dots = [100 * (own[seed] - first[seed]) for seed in own if seed in first]
+            rows.append(Interval(variant, value, low, high, found.verdict, dots))
     title = BY_KEY[key].title
     chart = interval_chart(rows, title=f"{title}: difference to {results.reference}, points", width=440)
     return (title, chart) if rows else None
