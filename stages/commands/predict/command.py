@@ -6,10 +6,11 @@ The folder of results holds a record of settings, masks that carry a note of how
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -252,7 +253,7 @@ def _open_predictor(request: PredictRequest) -> tuple[Predictor, RunConfig]:
 
 def _record(predictor: Predictor, *, tagged: bool) -> dict[str, Any]:
     """All that the masks depend on besides the images and their tags."""
-    settings: dict[str, Any] = asdict(predictor.settings) | {"scales": list(predictor.settings.scales)}
+    settings = msgspec.to_builtins(predictor.settings) | {"scales": list(predictor.settings.scales)}
     del settings["tile"]  # what ran out of memory is resumed with a smaller one: nearly the same masks
     settings["crf"] = [CRF_PRESET, CRF_ITERATIONS, settings.pop("crf_max_side")] if settings["crf"] else None
     return {"network": predictor.identity, "classes": list(predictor.classes), "tagged": tagged, **settings}

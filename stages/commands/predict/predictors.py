@@ -32,8 +32,7 @@ METADATA_SCHEMA = "1"
 """Of an exported network's metadata."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How an image is predicted.
 
     Attributes:
@@ -43,11 +42,11 @@ class Settings:
         tile: working images above this side are computed in tiles of it; 0: none is.
     """
 
-    scales: tuple[float, ...]
+    scales: Annotated[tuple[Annotated[float, Meta(gt=0, le=8)], ...], Meta(min_length=1)]
     flip: bool
-    max_side: int
+    max_side: Annotated[int, Meta(ge=0)]
     crf: bool = False
-    crf_max_side: int
+    crf_max_side: Annotated[int, Meta(ge=0)]
     tile: int = TILE
 
     def working_size(self, image: UInt8) -> tuple[int, int]:
@@ -69,16 +68,6 @@ def crf_labels(given: CrfInput) -> UInt8:
     """(H, W) uint8 labels after a dense CRF."""
     posterior = dense_crf(given.image, given.probability, PRESETS[CRF_PRESET], iterations=CRF_ITERATIONS)
     return np.asarray(given.labels[posterior.argmax(0)], dtype=np.uint8)
-
-
-class Metadata(msgspec.Struct):
-    """What is read of an exported network's metadata, each entry JSON."""
-
-    classes: tuple[str, ...]
-    scales: Annotated[tuple[Annotated[float, Meta(gt=0, le=8)], ...], Meta(min_length=1)]
-    flip: bool
-    max_side: Annotated[int, Meta(ge=0)]
-    crf_max_side: Annotated[int, Meta(ge=0)]
 
 
 class Predictor(ABC):
@@ -208,9 +197,8 @@ class OnnxPredictor(Predictor):
         except Exception as error:  # onnxruntime raises its own kinds, which share no base
             raise UserError(f"--onnx {path}: cannot be loaded ({_reason(error)})") from None
         self._path = path
-        own = msgspec.structs.asdict(self._metadata())
-        self.classes = own.pop("classes")
-        self.settings = Settings(**(own | given))
+        self.classes, own = self._metadata()
+        self.settings = msgspec.structs.replace(own, **given)
         self.identity = f"onnx:{file_sha256(path)[:16]}"
 
     def maps(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -228,7 +216,7 @@ class OnnxPredictor(Predictor):
             )
         return result
 
-    def _metadata(self) -> Metadata:
+    def _metadata(self) -> tuple[tuple[str, ...], Settings]:
         try:
             texts = dict(self._session.get_modelmeta().custom_metadata_map)
             if texts.get("wsss") != METADATA_SCHEMA:
@@ -236,8 +224,9 @@ class OnnxPredictor(Predictor):
                     f"--onnx {self._path}: lacks the metadata of this program (wsss = {METADATA_SCHEMA}); "
                     "expected what `export RUN --format onnx` wrote"
                 )
-            values = {name: msgspec.json.decode(texts[name]) for name in Metadata.__struct_fields__}
-            return msgspec.convert(values, Metadata)
+            names = ("scales", "flip", "max_side", "crf_max_side")
+            settings = msgspec.convert({name: msgspec.json.decode(texts[name]) for name in names}, Settings)
+            return msgspec.json.decode(texts["classes"], type=tuple[str, ...]), settings
         except (KeyError, UnicodeDecodeError, msgspec.MsgspecError) as error:
             raise UserError(
                 f"--onnx {self._path}: its metadata is missing or damaged ({error}); export it again"
