@@ -87,7 +87,7 @@ def cams(scale: float) -> list[Row]:
     root, samples = enlarged_sample(scale)
     classifier, _ = stage("classify", root)
     path, ours = stage("cams", root, "--force")
-    artifact, distances, plain = Artifact(path), [], 0.0
+    artifact, distances, sizes, plain = Artifact(path), [], [], 0.0
     trained = load_multi_exit(classifier, SAMPLE.classify, len(artifact.classes), torch.device("cpu"))
     network = trained.deploy().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     file = root / "ws" / "published.npy"
@@ -97,9 +97,11 @@ def cams(scale: float) -> list[Row]:
         plain += time.perf_counter() - started
         wanted = np.load(file, allow_pickle=True).item()["cam"]
         distances.append(float(np.abs(artifact.read(sample.id, "maps") - wanted).mean()))
+        sizes.append(file.stat().st_size / 1024)
     half = choose_precision(SAMPLE.run, choose_device(SAMPLE.run.device)) != torch.float32
     return [
         Row("cams", 1 / ours, len(samples) / plain, "images/s", "ratio >= 4" if half else "ratio >= 2.5"),
+        Row("cams: file", path.stat().st_size / 1024 / len(artifact.ids), float(np.mean(sizes)), "KiB/image"),
         Row("cams: mean difference of the maps", float(np.mean(distances)), 1.0, "", "ours <= 0.005"),
     ]
 
