@@ -9,9 +9,10 @@ import skimage.data
 import torch
 from torch import Tensor
 
+from wsss.config import SegmentConfig
 from wsss.errors import UserError
 from wsss.model.backbone import BUNDLED_NORM, Backbone, bundled_state, create_backbone
-from wsss.model.multi_exit import MultiExitNetwork, segmentation_network
+from wsss.model.multi_exit import MultiExitNetwork, plain_network
 from wsss.model.weights import BUNDLED_BACKBONE, weights_identity
 
 import timm  # isort: skip
@@ -178,8 +179,8 @@ def test_forward_backward_and_deployed(name: str, stride: int) -> None:
 
 
 def check_named(backbone: Backbone, structure: str, stride: int) -> None:
-    plain = segmentation_network(
-        backbone, 2, head="light", head_channels=8, structure=structure, decoder_channels=8
+    plain = plain_network(
+        SegmentConfig(head="light", head_channels=8, structure=structure, decoder_channels=8), 2, backbone
     )
     network = MultiExitNetwork(plain, classes=3, width=8).train()
     outputs = network(IMAGES)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.networks import tiny_backbone
+from tests.networks import tiny_segmenter
 from wsss.cams import label_probabilities
 from wsss.config import SegmentConfig
-from wsss.model.multi_exit import MultiExitNetwork, segmentation_network
+from wsss.model.multi_exit import MultiExitNetwork
 from wsss.store.artifacts import Stamp
 from wsss.train import Batch, Training, train
 
@@ -38,9 +38,7 @@ def test_a_few_images_by_heart(structure: str, tmp_path: Path) -> None:
         head_lr=1.0,
         freeze_bn=False,
     )
-    plain = segmentation_network(
-        tiny_backbone(), 2, head="light", head_channels=16, structure=structure, decoder_channels=16
-    )
+    plain = tiny_segmenter(2, structure=structure, width=16)
     network = MultiExitNetwork(plain, classes=3, width=16)
     seen: list[dict[str, float]] = []
 
