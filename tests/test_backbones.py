@@ -156,11 +156,7 @@ def test_freezing_stops_at_the_named_block(name: str) -> None:
 
 NAMED = [
     ("resnet18", 8),
-    ("resnet18", 16),
-    ("resnet50", 8),
     ("resnet50", 16),
-    ("resnet101", 8),
-    ("resnet101", 16),
     ("tf_efficientnet_lite0", 16),
     ("mobilenetv3_large_100", 16),
     ("mobilenetv3_small_100", 32),
@@ -170,6 +166,7 @@ NAMED = [
 IMAGES = torch.rand(2, 3, 70, 45, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "stride"), NAMED)
 def test_forward_backward_and_deployed(name: str, stride: int) -> None:
     torch.manual_seed(0)

@@ -26,6 +26,7 @@ def drawing(index: int) -> tuple[torch.Tensor, torch.Tensor]:
     return image, labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["conv", "ushape"])
 def test_a_few_images_by_heart(structure: str, tmp_path: Path) -> None:
     images, labels = (torch.stack(parts) for parts in zip(*map(drawing, range(IMAGES)), strict=True))
@@ -58,7 +59,7 @@ def test_a_few_images_by_heart(structure: str, tmp_path: Path) -> None:
     assert set(seen[-1]) == {"epoch", "cls", "seg", "sr_f", "sr_l"}
     deployed = network.deploy()
     right = [
-        (label_probabilities(deployed, image, scales=(1.0,), flip=False).argmax(0) == truth).float().mean()
-        for image, truth in zip(images, labels, strict=True)
+        (label_probabilities(deployed, image, scales=(1.0,), flip=False).argmax(0) == expected).float().mean()
+        for image, expected in zip(images, labels, strict=True)
     ]
     assert min(right) > (0.9 if structure == "conv" else 0.97), right  # cells of 16 pixels round corners

@@ -43,6 +43,7 @@ def test_tiles_equal_the_whole_where_the_margin_is_enough(structure: str, size: 
         np.testing.assert_allclose(tiled(network, pixels, 100), expected, atol=1e-5 * float(np.ptp(expected)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1410, 1411])
 def test_tiles_of_a_network_that_sees_further_are_near_the_whole(width: int) -> None:
     """Pretrained, with a light head: beyond its margin, and with GroupNorm, a tile is an approximation."""
