@@ -16,13 +16,7 @@ from stages import Context
 from wsss.config import CamsConfig, RunConfig, SegmentConfig, TrainConfig
 from wsss.errors import UserError
 from wsss.model.backbone import Backbone, create_backbone
-from wsss.model.multi_exit import (
-    MultiExitNetwork,
-    PlainNetwork,
-    classification_network,
-    folded,
-    segmentation_network,
-)
+from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork, folded, plain_network
 from wsss.runtime.device import choose_device, choose_precision
 from wsss.runtime.pool import loader_workers
 from wsss.store.artifacts import Artifact, DamagedArtifactError, checkpoint_of
@@ -72,16 +66,6 @@ def check_training(config: TrainConfig, stage: str, run: RunConfig) -> None:
     """
     choose_device(run.device)
     training_network(config, 1, stage)
-
-
-def plain_network(config: TrainConfig, classes: int, backbone: Backbone) -> PlainNetwork:
-    """The network that a training stage deploys: a segmenter for `SegmentConfig`, else a classifier."""
-    shape: dict[str, Any] = {"structure": config.structure, "decoder_channels": config.decoder_channels}
-    if isinstance(config, SegmentConfig):
-        return segmentation_network(
-            backbone, classes, head=config.head, head_channels=config.head_channels, **shape
-        )
-    return classification_network(backbone, classes, **shape)
 
 
 def training_network(config: TrainConfig, classes: int, stage: str) -> MultiExitNetwork:

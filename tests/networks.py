@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from wsss.config import SegmentConfig
 from wsss.model.backbone import Backbone
 from wsss.model.heads import CamHead
-from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
+from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork, plain_network
 
 CHANNELS = [4, 6, 8, 10]
 
@@ -49,3 +50,10 @@ def tiny_plain(classes: int, seed: int = 0) -> PlainNetwork:
 
 def tiny_multi_exit(classes: int, seed: int = 0, project: int = 0) -> MultiExitNetwork:
     return MultiExitNetwork(tiny_plain(classes, seed), classes=classes, width=8, project=project)
+
+
+def tiny_segmenter(
+    classes: int, *, structure: str = "conv", head: str = "light", width: int = 8
+) -> PlainNetwork:
+    config = SegmentConfig(structure=structure, head=head, head_channels=width, decoder_channels=width)  # type: ignore[arg-type]
+    return plain_network(config, classes, tiny_backbone())

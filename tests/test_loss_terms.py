@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.networks import tiny_backbone, tiny_multi_exit, tiny_plain
+from tests.networks import tiny_multi_exit, tiny_plain, tiny_segmenter
 from wsss.config import ClassifyConfig, SegmentConfig, TrainConfig
 from wsss.losses import classification_loss, loss_terms, pooled_scores, segmentation_loss, term_counts
 from wsss.model.decoder import Decoder
-from wsss.model.multi_exit import ExitOutputs, MultiExitNetwork, segmentation_network
+from wsss.model.multi_exit import ExitOutputs, MultiExitNetwork
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(5))
 TAGS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -140,9 +140,7 @@ ONE_TERM = {
 
 
 def multi_exit(structure: str) -> MultiExitNetwork:
-    plain = segmentation_network(
-        tiny_backbone(), 2, head="light", head_channels=8, structure=structure, decoder_channels=8
-    )
+    plain = tiny_segmenter(2, structure=structure)
     return MultiExitNetwork(plain, classes=3, width=8).train()
 
 

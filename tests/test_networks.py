@@ -7,16 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from stages.training import training_network
-from tests.networks import CHANNELS, tiny_backbone, tiny_multi_exit, tiny_plain
+from tests.networks import CHANNELS, tiny_backbone, tiny_multi_exit, tiny_plain, tiny_segmenter
 from wsss.config import ClassifyConfig, SegmentConfig, TrainConfig
 from wsss.model.decoder import Decoder, LowLevelDecoder, UpBlock
 from wsss.model.heads import AsppHead, ExitHead, LightHead, PixelHead
 from wsss.model.multi_exit import (
     MultiExitNetwork,
     PlainNetwork,
-    classification_network,
     folded,
-    segmentation_network,
+    plain_network,
 )
 
 IMAGES = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(5))
@@ -85,7 +84,7 @@ def test_backbone_normalises_its_input() -> None:
 
 
 def test_cam_head_pooled_is_a_linear_classifier_on_pooled_features() -> None:
-    network = classification_network(tiny_backbone(), 3).eval()
+    network = plain_network(ClassifyConfig(), 3, tiny_backbone()).eval()
     assert float(network(IMAGES).detach().abs().max()) == 0  # the head starts at zero
     nn.init.normal_(network.state_dict()["head.classifier.weight"])
     features = network.backbone(IMAGES)[-1]
@@ -107,7 +106,7 @@ def test_aspp_is_the_sum_of_four_dilated_convolutions() -> None:
 
 @pytest.mark.parametrize("kind", ["aspp", "light"])
 def test_segmentation_networks_have_a_background_channel(kind: str) -> None:
-    network = segmentation_network(tiny_backbone(), 3, head=kind, head_channels=16).eval()
+    network = tiny_segmenter(3, head=kind, width=16).eval()
     assert network(IMAGES).shape == (2, 4, 4, 3)
     assert isinstance(network.head, AsppHead if kind == "aspp" else LightHead)
 
@@ -182,10 +181,10 @@ def test_the_first_block_stands_on_the_deepest_map_alone() -> None:
 def test_networks_of_the_u_shape_give_maps_at_the_shallowest_stride(task: str) -> None:
     backbone = tiny_backbone()
     if task == "classification":
-        network = classification_network(backbone, 3, structure="ushape", decoder_channels=8)
+        network = plain_network(ClassifyConfig(structure="ushape", decoder_channels=8), 3, backbone)
     else:
-        network = segmentation_network(
-            backbone, 2, head="aspp", head_channels=8, structure="ushape", decoder_channels=8
+        network = plain_network(
+            SegmentConfig(head="aspp", head_channels=8, structure="ushape", decoder_channels=8), 2, backbone
         )
         assert isinstance(network.head, PixelHead)
     assert network.channels == [*CHANNELS, 8, 8, 8, 8]
@@ -195,9 +194,7 @@ def test_networks_of_the_u_shape_give_maps_at_the_shallowest_stride(task: str) -
 
 
 def test_exits_of_the_u_shape_and_its_deployment() -> None:
-    plain = segmentation_network(
-        tiny_backbone(), 2, head="light", head_channels=8, structure="ushape", decoder_channels=8
-    )
+    plain = tiny_segmenter(2, structure="ushape")
     network = MultiExitNetwork(plain, classes=3, width=8).eval()
     outputs = network(ODD)
     sizes = [tuple(single.shape[2:]) for single in outputs.class_maps]
@@ -300,7 +297,7 @@ def test_low_level_decoder_of_a_backbone_with_one_stride_keeps_its_grid() -> Non
 
 
 def test_v3plus_has_finer_maps_and_exits_as_any_other_conv_network() -> None:
-    plain = segmentation_network(tiny_backbone(), 3, head="v3plus", head_channels=16)
+    plain = tiny_segmenter(3, head="v3plus", width=16)
     network = MultiExitNetwork(plain, classes=4).eval()
     outputs = network(IMAGES)
     assert len(outputs.class_maps) == len(tiny_backbone().channels) + 1

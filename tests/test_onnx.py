@@ -16,10 +16,10 @@ from data.images import read_mask
 from run_pipeline import EXIT_USER_ERROR, main
 from stages.commands.predict.predictors import RunPredictor, run_settings
 from stages.workspace import open_run
-from tests.networks import CHANNELS, tiny_backbone
+from tests.networks import CHANNELS, tiny_backbone, tiny_segmenter
 from tests.products import Product
 from wsss.model.heads import AsppHead
-from wsss.model.multi_exit import PlainNetwork, segmentation_network
+from wsss.model.multi_exit import PlainNetwork
 from wsss.model.onnx import onnx_model
 
 ROOT = Path(__file__).parent.parent
@@ -62,9 +62,7 @@ def test_networks_without_same_padding_are_exported_too() -> None:
 
 
 def test_a_u_shape_is_exported_too() -> None:
-    network = segmentation_network(
-        tiny_backbone(), 3, head="light", head_channels=8, structure="ushape", decoder_channels=8
-    ).eval()
+    network = tiny_segmenter(3, structure="ushape").eval()
     content = onnx_model(network, {})
     check_equal(onnxruntime.InferenceSession(content.SerializeToString()), network)
 

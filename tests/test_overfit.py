@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.networks import tiny_backbone
+from tests.networks import tiny_segmenter
 from wsss.cams import label_probabilities
 from wsss.config import SegmentConfig
-from wsss.model.multi_exit import MultiExitNetwork, segmentation_network
+from wsss.model.multi_exit import MultiExitNetwork
 from wsss.store.artifacts import Stamp
 from wsss.train import Batch, Training, train
 
@@ -26,6 +26,7 @@ def drawing(index: int) -> tuple[torch.Tensor, torch.Tensor]:
     return image, labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["conv", "ushape"])
 def test_a_few_images_by_heart(structure: str, tmp_path: Path) -> None:
     images, labels = (torch.stack(parts) for parts in zip(*map(drawing, range(IMAGES)), strict=True))
@@ -38,9 +39,7 @@ def test_a_few_images_by_heart(structure: str, tmp_path: Path) -> None:
         head_lr=1.0,
         freeze_bn=False,
     )
-    plain = segmentation_network(
-        tiny_backbone(), 2, head="light", head_channels=16, structure=structure, decoder_channels=16
-    )
+    plain = tiny_segmenter(2, structure=structure, width=16)
     network = MultiExitNetwork(plain, classes=3, width=16)
     seen: list[dict[str, float]] = []
 
@@ -60,7 +59,7 @@ def test_a_few_images_by_heart(structure: str, tmp_path: Path) -> None:
     assert set(seen[-1]) == {"epoch", "cls", "seg", "sr_f", "sr_l"}
     deployed = network.deploy()
     right = [
-        (label_probabilities(deployed, image, scales=(1.0,), flip=False).argmax(0) == truth).float().mean()
-        for image, truth in zip(images, labels, strict=True)
+        (label_probabilities(deployed, image, scales=(1.0,), flip=False).argmax(0) == expected).float().mean()
+        for image, expected in zip(images, labels, strict=True)
     ]
     assert min(right) > (0.9 if structure == "conv" else 0.97), right  # cells of 16 pixels round corners

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tests.networks import tiny_backbone
+from tests.networks import tiny_segmenter
+from wsss.config import SegmentConfig
 from wsss.model.backbone import create_backbone
-from wsss.model.multi_exit import PlainNetwork, segmentation_network
+from wsss.model.multi_exit import PlainNetwork, plain_network
 from wsss.model.tiles import MARGIN, tiled_maps, windows
 from wsss.model.weights import BUNDLED_BACKBONE
 
@@ -30,9 +31,7 @@ def tiled(network: PlainNetwork, image: NDArray[np.generic], tile: int) -> NDArr
 @pytest.mark.parametrize("structure", ["conv", "ushape"])
 @pytest.mark.parametrize("size", [(70, 1203), (1200, 24)])
 def test_tiles_equal_the_whole_where_the_margin_is_enough(structure: str, size: tuple[int, int]) -> None:
-    network = segmentation_network(
-        tiny_backbone(), 3, head="light", head_channels=8, structure=structure, decoder_channels=8
-    ).eval()
+    network = tiny_segmenter(3, structure=structure).eval()
     if structure == "conv":
         network.head = nn.Conv2d(10, 4, 3, padding=1)  # sees its neighbours alone
     for parameter in network.parameters():  # heads start near zero, which would hide every difference
@@ -44,12 +43,13 @@ def test_tiles_equal_the_whole_where_the_margin_is_enough(structure: str, size: 
         np.testing.assert_allclose(tiled(network, pixels, 100), expected, atol=1e-5 * float(np.ptp(expected)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1410, 1411])
 def test_tiles_of_a_network_that_sees_further_are_near_the_whole(width: int) -> None:
     """Pretrained, with a light head: beyond its margin, and with GroupNorm, a tile is an approximation."""
     torch.manual_seed(0)
     backbone = create_backbone(BUNDLED_BACKBONE, weights="bundled", output_stride=16)
-    network = segmentation_network(backbone, 7, head="light", head_channels=64).eval()
+    network = plain_network(SegmentConfig(head="light", head_channels=64), 7, backbone).eval()
     parts = [getattr(skimage.data, name)()[:250] for name in ("coffee", "chelsea", "astronaut")]
     image = np.concatenate(parts, axis=1)[:, :width]
     expected = untiled(network, image)

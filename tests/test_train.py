@@ -202,6 +202,7 @@ def test_frozen_blocks_keep_their_weights_and_the_others_learn(tmp_path: Path) -
     assert not torch.equal(before["exits.0.classifier.weight"], after["exits.0.classifier.weight"])
 
 
+@pytest.mark.slow
 def test_a_compiled_network_trains_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,6 +223,7 @@ def test_a_compiled_network_trains_the_same(
         torch.testing.assert_close(compiled.state_dict()[name], value)
 
 
+@pytest.mark.slow
 def test_training_continues_where_compiling_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

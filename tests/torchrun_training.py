@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from tests.networks import tiny_backbone
+from tests.networks import tiny_segmenter
 from wsss.config import SegmentConfig
-from wsss.model.multi_exit import MultiExitNetwork, segmentation_network
+from wsss.model.multi_exit import MultiExitNetwork
 from wsss.runtime import distributed
 from wsss.store.artifacts import Stamp
 from wsss.train import Batch, Training, train
@@ -44,9 +44,7 @@ def own_batches(first: int) -> Iterator[Batch]:
 def main(out: Path, changes: dict[str, object]) -> None:
     """Train and write ``losses.json`` and ``weights.pt``."""
     config = replace(SegmentConfig(batch=BATCH, lr=0.01, head_lr=1.0, sr_start=0.3), **changes)  # type: ignore[arg-type]
-    plain = segmentation_network(
-        tiny_backbone(), 2, head="light", head_channels=8, structure=config.structure, decoder_channels=8
-    )
+    plain = tiny_segmenter(2, structure=config.structure)
     project = 4 if config.sr_maps == "features" else 0
     network = MultiExitNetwork(plain, classes=3, width=8, project=project)
     losses: list[dict[str, float]] = []

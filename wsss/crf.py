@@ -1,7 +1,7 @@
 """Dense CRF on one image (Kraehenbuehl and Koltun, NIPS 2011). The only importer of pydensecrf.
 
 The CRF is given background and the classes that the image's tags name, nothing else: with 2 or 3 labels it is
-3 to 16 times faster than with all, and cannot invent a class.
+3 to 16 times faster than with all, and cannot add a class.
 """
 
 from dataclasses import dataclass
@@ -115,7 +115,7 @@ def pseudo_mask(
         unsure: a pixel whose largest posterior is below it becomes 255.
 
     Returns:
-        The pseudo-mask (H, W) uint8 with 255 where unsure, and the most probable label everywhere.
+        The pseudo-mask (H, W) uint8 with 255 where uncertain, and the most probable label everywhere.
     """
     best = labels.astype(np.uint8)[posterior.argmax(0)]
     return np.where(posterior.max(0) < unsure, np.uint8(IGNORE), best), best

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from wsss.config import SegmentConfig, TrainConfig
 from wsss.model.backbone import Backbone
 from wsss.model.decoder import Decoder, LowLevelDecoder
 from wsss.model.heads import AsppHead, CamHead, ExitHead, LightHead, PixelHead
@@ -160,51 +161,26 @@ def folded(network: PlainNetwork) -> PlainNetwork:
     return result if (found - wanted).abs().max() <= 1e-3 * wanted.abs().max() else network
 
 
-def classification_network(
-    backbone: Backbone, classes: int, *, structure: str = "conv", decoder_channels: int = 0
-) -> PlainNetwork:
-    """The plain network of stage 1: class maps of the C foreground classes.
+def plain_network(config: TrainConfig, classes: int, backbone: Backbone) -> PlainNetwork:
+    """The network that a training stage deploys, with random weights in decoder and head.
 
     Args:
-        backbone: the encoder.
+        config: the stage's section. Of a `SegmentConfig` a segmenter: class maps of background (channel 0) and the C
+            foreground classes; otherwise a classifier: class maps of the C classes.
         classes: C.
-        structure: ``conv`` or ``ushape``.
-        decoder_channels: width of the U-shape's decoder.
-    """
-    decoder = _decoder(backbone, structure, decoder_channels)
-    return PlainNetwork(backbone, CamHead((decoder or backbone).channels[-1], classes), decoder)
-
-
-def segmentation_network(
-    backbone: Backbone,
-    classes: int,
-    *,
-    head: str,
-    head_channels: int,
-    structure: str = "conv",
-    decoder_channels: int = 0,
-) -> PlainNetwork:
-    """The plain network of stage 4: class maps of background (channel 0) and the C foreground classes.
-
-    Args:
         backbone: the encoder.
-        classes: C.
-        head: ``aspp``, ``light`` or ``v3plus``; of ``conv`` alone.
-        head_channels: width of the light head, and of the context of ``v3plus``.
-        structure: ``conv`` or ``ushape``.
-        decoder_channels: width of the U-shape's decoder.
     """
-    decoder = _decoder(backbone, structure, decoder_channels)
+    decoder = None
+    if config.structure == "ushape":
+        decoder = Decoder(backbone.channels, backbone.strides, config.decoder_channels)
+    channels = (decoder or backbone).channels[-1]
+    if not isinstance(config, SegmentConfig):
+        return PlainNetwork(backbone, CamHead(channels, classes), decoder)
     if decoder is not None:
-        return PlainNetwork(backbone, PixelHead(decoder.channels[-1], classes + 1), decoder)
-    channels = backbone.channels[-1]
-    if head == "v3plus":
-        low_level = LowLevelDecoder(backbone.channels, backbone.strides, head_channels)
+        return PlainNetwork(backbone, PixelHead(channels, classes + 1), decoder)
+    if config.head == "v3plus":
+        low_level = LowLevelDecoder(backbone.channels, backbone.strides, config.head_channels)
         return PlainNetwork(backbone, PixelHead(low_level.channels[-1], classes + 1), low_level)
-    if head == "aspp":
+    if config.head == "aspp":
         return PlainNetwork(backbone, AsppHead(channels, classes + 1))
-    return PlainNetwork(backbone, LightHead(channels, classes + 1, head_channels))
-
-
-def _decoder(backbone: Backbone, structure: str, width: int) -> Decoder | None:
-    return Decoder(backbone.channels, backbone.strides, width) if structure == "ushape" else None
+    return PlainNetwork(backbone, LightHead(channels, classes + 1, config.head_channels))
