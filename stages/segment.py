@@ -2,7 +2,7 @@
 
 Writes ``network/*`` (the deployed network), ``exits/*``, ``predicting_exits/blocks`` (E,) uint8, the blocks (1 =
 shallowest) whose exits have learned beside the deepest, E = 0 without MEA, and per validation image and per image of
-the overview ``predictions`` (H, W) uint8 at the photograph's size, the deployed network's. Validation images have
+the overview ``predictions`` (H, W) uint8 at the image's size, the deployed network's. Validation images have
 ``exit_predictions`` (E, H, W) uint8 too, if E > 0: what each of those exits says by itself.
 """
 
@@ -106,6 +106,6 @@ def _predicted(
 
 
 def _labels(probability: Tensor, sample: Sample) -> NDArray[np.uint8]:
-    """(L, h, w) probabilities -> (H, W) the most probable labels at the photograph's size."""
+    """(L, h, w) probabilities -> (H, W) the most probable labels at the image's size."""
     labels = probability.argmax(0).to(torch.uint8).cpu().numpy()
     return resize_labels(np.ascontiguousarray(labels), sample.size)

@@ -16,7 +16,7 @@ MAX_CELLS = 8192
 """Cells of the affinity's grid at most: the cost grows with their square. A larger grid is made coarser."""
 ROUNDING = 1e-5
 """Differences from the mean below this share of a cell's own length say nothing."""
-ROWS = 1 << 22
+HELD = 1 << 22
 """Numbers of the affinity that are held at once: 16 MiB of float32."""
 
 
@@ -27,6 +27,7 @@ def propagate(
     power: float = 2.0,
     steps: int = 1,
     max_cells: int = MAX_CELLS,
+    held: int = HELD,
 ) -> Tensor:
     """Spread CAMs over all cells with like features.
 
@@ -39,6 +40,7 @@ def propagate(
         power: sharpness of the affinity; larger: fewer, more alike cells count.
         steps: how often; 0 changes nothing but the grid and the maximum.
         max_cells: the affinity's grid is made coarser (area means) until it has at most so many cells.
+        held: numbers of the affinity that are in memory at once, at least one row.
 
     Returns:
         (K, h', w') float32 in [0, 1] on the affinity's grid. A class without activation is all zero.
@@ -51,7 +53,7 @@ def propagate(
     cells = described.flatten(1).T.contiguous()  # (M, D), unit length
     spread = on_grid(maps.float(), grid).flatten(1).T.contiguous()  # (M, K)
     for _ in range(steps):
-        spread = _averaged(cells, spread, power)
+        spread = _averaged(cells, spread, power, held)
     return divided(spread.T.reshape(len(maps), *grid))
 
 
@@ -109,10 +111,10 @@ def _direction(block: Tensor) -> Tensor:
     return direction
 
 
-def _averaged(cells: Tensor, values: Tensor, power: float) -> Tensor:
+def _averaged(cells: Tensor, values: Tensor, power: float, held: int) -> Tensor:
     """(M, D) unit vectors, (M, K) values -> (M, K): their means weighted by affinity, a block of rows at a time."""
     result = torch.empty_like(values)
-    rows = max(1, ROWS // len(cells))
+    rows = max(1, held // len(cells))
     for start in range(0, len(cells), rows):
         affinity = (cells[start : start + rows] @ cells.T).clamp_(min=0)
         affinity = affinity.square_() if power == 2 else affinity.pow_(power)
