@@ -103,14 +103,15 @@ def run_ablate(request: Request, *, seeds: Sequence[int], variants: Sequence[str
             raise UserError(f"variant '{trial.variant.name}': {error}") from None
     machine, classes = base.config.run, len(base.dataset.classes)
     settings = {v.name: [to_tree(v.config.classify), to_tree(v.config.segment)] for v in chosen}
+    material = digest_of([settings, classes, machine.device, machine.precision, software_versions()])
     results = Results(
         name=folder.name,
         variants={variant.name: variant.overrides for variant in chosen},
         seeds=base.config.ablate.seeds,
         stages=base.config.ablate.stages,
-        cost_material=digest_of([settings, classes, machine.device, machine.precision, software_versions()]),
+        cost_material=material,
+        costs=_kept_costs(folder, material),
     )
-    results = replace(results, costs=_kept_costs(folder, results.cost_material))
     results = _run(trials, results, folder)
     if cost and results.runs and not results.costs:
         print("\nmeasuring what the variants cost", flush=True)
@@ -199,9 +200,7 @@ def estimate(trials: Sequence[Trial]) -> float | None:
         if item.cached and (seconds := computed(item).get("seconds")) is not None:
             known.setdefault(item.name, []).append(seconds)
     missing = [item.name for item in items if not item.cached]
-    if not set(missing) <= set(known):
-        return None
-    return sum(sum(known[name]) / len(known[name]) for name in missing)
+    return sum(statistics.mean(known[name]) for name in missing) if {*missing} <= {*known} else None
 
 
 def _built_in(name: str, config: Config) -> tuple[str, ...]:
@@ -261,10 +260,9 @@ def _trial(base: Session, variant: Variant, seed: int) -> Trial:
 def _run(trials: Sequence[Trial], results: Results, folder: Path) -> Results:
     """Gather what is finished, compute the rest; seeds come first, so complete rows are there early."""
     done = [trial for trial in trials if not trial.missing]
-    for trial in done:
-        results = _with_run(results, trial, [])
     if done:
         print(f"{len(done)} of {len(trials)} runs are there already")
+        results = replace(results, runs=[_finished(trial, []) for trial in done])
         write_outputs(folder, results)
     for number, trial in enumerate(trials, start=1):
         if trial in done:
@@ -279,13 +277,13 @@ def _run(trials: Sequence[Trial], results: Results, folder: Path) -> Results:
             failed = FailedRun(trial.variant.name, trial.seed, str(error))
             results = replace(results, failed=[*results.failed, failed])
         else:
-            results = _with_run(results, trial, fresh)
+            results = replace(results, runs=[*results.runs, _finished(trial, fresh)])
         write_outputs(folder, results)
     return results
 
 
-def _with_run(results: Results, trial: Trial, fresh: Sequence[str]) -> Results:
-    """The results with a finished run, its report brought up to date."""
+def _finished(trial: Trial, fresh: Sequence[str]) -> RunResult:
+    """A finished run's figures, its report brought up to date."""
     session = trial.session
     measured = refresh_report(session)
     refresh_overview(session, fresh)
@@ -295,8 +293,7 @@ def _with_run(results: Results, trial: Trial, fresh: Sequence[str]) -> Results:
         if isinstance(getattr(session.config, name), TrainConfig)
     }
     figures = run_figures({name: read_metrics(path) for name, path in measured.items()}, seconds)
-    run = RunResult(trial.variant.name, trial.seed, session.run.folder.name, figures)
-    return replace(results, runs=[*results.runs, run])
+    return RunResult(trial.variant.name, trial.seed, session.run.folder.name, figures)
 
 
 def _kept_costs(folder: Path, material: str) -> dict[str, dict[str, float]]:

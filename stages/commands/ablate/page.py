@@ -46,10 +46,7 @@ def write_outputs(folder: Path, results: Results) -> None:
 
 def as_json(results: Results) -> dict[str, Any]:
     """The whole ablation as plain values; docs/ablation.md describes every key."""
-    metrics = {
-        metric.key: {"title": metric.title, "better": metric.better, "unit": metric.unit}
-        for metric in METRICS
-    }
+    metrics = {m.key: {"title": m.title, "better": m.better, "unit": m.unit} for m in METRICS}
     summary = {
         name: {m.key: asdict(found) for m in results.known if (found := results.summary(name, m.key))}
         for name in results.variants
@@ -141,12 +138,11 @@ def certain_sentences(results: Results) -> list[str]:
 
 def difference_chart(results: Results, key: str) -> tuple[str, str] | None:
     """A metric's title, and the variants' differences in points with their intervals; None where there is none yet."""
-    rows = []
+    rows, first = [], results.values(results.reference, key)
     for variant in list(results.variants)[1:]:
-        found = results.summary(variant, key)
+        found, own = results.summary(variant, key), results.values(variant, key)
         if found and found.difference is not None and found.low is not None and found.high is not None:
             value, low, high = (100 * end for end in (found.difference, found.low, found.high))
-            own, first = (results.values(name, key) for name in (variant, results.reference))
             dots = [100 * (own[seed] - first[seed]) for seed in own if seed in first]
             rows.append(Interval(variant, value, low, high, found.verdict, dots))
     title = BY_KEY[key].title
@@ -180,22 +176,19 @@ def training_time(results: Results, variant: str) -> str:
 
 def _cost_rows(results: Results) -> list[tuple[str, list[str]]]:
     """Each variant's costs in their units; a dash where one was not measured."""
-    rows = []
-    for name in results.variants:
-        values = results.costs.get(name, {})
-        rows.append((name, [_cost(key, values[key]) if key in values else "-" for key in COSTS]))
-    return rows
+    costs = {name: results.costs.get(name, {}) for name in results.variants}
+    return [(name, [_cost(key, found.get(key)) for key in COSTS]) for name, found in costs.items()]
 
 
-def _cost(key: str, value: float) -> str:
-    if key == "step_ratio":
-        return f"{value:.2f}"
-    if key.endswith("_ms"):
-        return f"{value:.1f}"
-    unit, factor = next(
-        (pair for pair in ((" G", 1e9), (" M", 1e6), (" k", 1e3)) if value >= pair[1]), ("", 1)
-    )
-    return f"{value / factor:.2f}{unit}" if unit else f"{value:.0f}"
+def _cost(key: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if key.startswith(("step", "inference")):
+        return f"{value:.{2 if key == 'step_ratio' else 1}f}"
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.2f} {unit}"
+    return f"{value:.0f}"
 
 
 def _cut(name: str) -> str:

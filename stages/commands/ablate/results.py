@@ -1,6 +1,6 @@
 """The figures that variants are compared by, from finished runs to means, deviations and paired differences."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -62,8 +62,13 @@ def run_figures(
         values, name = metrics.get(metric.stage, {}), metric.key.split(".", 1)[1]
         if metric.unit == "seconds":
             figures[metric.key] = seconds.get(metric.stage)
+        elif name == "failure1.missed":
+            figures[metric.key] = _missed_below_medium(values)
+        elif name == "failure1.thin_missed":
+            found = values.get("failure1.recall_thin")
+            figures[metric.key] = None if found is None else 1 - float(found)
         else:
-            figures[metric.key] = _DERIVED[name](values) if name in _DERIVED else values.get(name)
+            figures[metric.key] = values.get(name)
     return figures
 
 
@@ -75,18 +80,6 @@ def _missed_below_medium(values: Mapping[str, Any]) -> float | None:
         return None
     found = sum((share or 0.0) * count for share, count in zip(missed, objects, strict=True))
     return float(found / sum(objects))
-
-
-def _thin_parts_missed(values: Mapping[str, Any]) -> float | None:
-    """Failure-1: share of the thin parts' pixels that were not found."""
-    found = values.get("failure1.recall_thin")
-    return None if found is None else 1 - float(found)
-
-
-_DERIVED: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
-    "failure1.missed": _missed_below_medium,
-    "failure1.thin_missed": _thin_parts_missed,
-}
 
 
 @dataclass(frozen=True)
@@ -133,11 +126,8 @@ class Summary:
 class Results:
     """All that the outputs say: the ablation's settings, its finished and its failed runs.
 
-    Attributes:
-        variants: each variant's overrides by its name; the first is the reference.
-        stages: that the built-in variants change.
-        cost_material: hash of what the costs depend on.
-        costs: by variant; empty where not measured.
+    ``variants`` has each variant's overrides, the reference's first; ``stages`` are what the built-in ones change;
+    ``costs`` by variant depend on ``cost_material`` (a hash), and are empty where not measured.
     """
 
     name: str
@@ -162,8 +152,8 @@ class Results:
     @property
     def ordered(self) -> list[RunResult]:
         """The finished runs, seed by seed, whichever was computed first."""
-        seeds, variants = self.seeds.index, list(self.variants).index
-        return sorted(self.runs, key=lambda run: (seeds(run.seed), variants(run.variant)))
+        place = [(seed, variant) for seed in self.seeds for variant in self.variants].index
+        return sorted(self.runs, key=lambda run: place((run.seed, run.variant)))
 
     @property
     def known(self) -> list[Metric]:

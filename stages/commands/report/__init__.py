@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import re
 import shutil
 import sys
 from base64 import b64decode
@@ -11,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from PIL import Image
 
@@ -39,8 +39,12 @@ SCHEMA = 1
 SOURCE_VERSION = 4
 """Raised when a page is drawn differently from the same figures, so that old pages are drawn again."""
 
-_ENDING = re.compile(rb'"page":"([0-9a-f]{64})","material":"([0-9a-f]{16})", "sha256": "[0-9a-f]{64}"}$')
-"""Of report.json: read alone, so that an unchanged run need not parse the rest."""
+
+class _Written(msgspec.Struct):
+    """What report.json says of its making: read alone, so that an unchanged run need not parse the rest."""
+
+    page: str
+    material: str
 
 
 def report_paths(run: Run) -> tuple[Path, Path]:
@@ -84,13 +88,13 @@ def _bring_up_to_date(session: Session, measured: Mapping[str, Path]) -> None:
 
 
 def _written(page: Path, values_file: Path) -> str | None:
-    """What report.json says of its material, read at its end alone; what is not as it was written is set aside."""
-    if not is_kept(values_file, AGAIN) or not (found := _ENDING.search(values_file.read_bytes()[-256:])):
+    """What report.json says of its material; what is not as it was written is set aside."""
+    if not is_kept(values_file, AGAIN):
         return None
-    digest, material = (part.decode() for part in found.groups())
-    if page.exists() and file_sha256(page) != digest:
+    found = msgspec.json.decode(values_file.read_bytes(), type=_Written)
+    if page.exists() and file_sha256(page) != found.page:
         print(f"{page}: damaged; set aside as {set_aside(page).name}, {AGAIN}", file=sys.stderr)
-    return material
+    return found.material
 
 
 def _values(session: Session, metrics: Mapping[str, Values]) -> Values:

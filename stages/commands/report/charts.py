@@ -60,15 +60,9 @@ def histogram(counts: Sequence[int], top: float, *, title: str, x_label: str) ->
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference, in points.
+    """A difference in points, its interval if there is one, and single differences, such as one per seed.
 
-    Attributes:
-        name: of the row.
-        value: the difference, or the mean of several.
-        low: lower end of its interval; None: there is no interval.
-        high: upper end.
-        kind: ``gain``, ``loss`` or empty: its colour.
-        dots: single differences, such as one per seed.
+    ``kind`` is ``gain``, ``loss`` or empty: the colour.
     """
 
     name: str

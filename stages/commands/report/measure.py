@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -75,14 +76,12 @@ def read_metrics(path: Path) -> Values:
 
 
 def headlines(measured: Mapping[str, Path]) -> dict[str, Values]:
-    """The single figures of every stage, which are kept apart so that they are read at once."""
+    """The single figures of every stage; what has an entry per image or label is not parsed."""
     found = {}
     for stage, path in measured.items():
-        single = path.with_name(f"{path.stem}-headline.json")
-        if not is_kept(single, AGAIN):
-            values = read_metrics(path).items()
-            write_sealed_json(single, {key: value for key, value in values if not isinstance(value, list)})
-        found[stage] = read_metrics(single)
+        raw = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
+        single = {key: bytes(value) for key, value in raw.items() if not bytes(value).startswith(b"[")}
+        found[stage] = {key: msgspec.json.decode(value) for key, value in single.items()}
     return found
 
 
@@ -118,15 +117,10 @@ def _measured(session: Session, planned: Planned, samples: Sequence[Sample]) -> 
 
 @dataclass(frozen=True)
 class Source:
-    """What is measured; pickled to worker processes.
+    """What is measured, pickled to worker processes: a stage's artifact with L ``labels``.
 
-    Attributes:
-        stage: cams, refine or segment.
-        artifact: of the stage.
-        cams: the seed that refine started from.
-        labels: L.
-        background: the seed's threshold.
-        exits: whether the artifact has predictions of shallower exits (segment only).
+    ``cams`` is the seed that refine started from, ``background`` its threshold; ``exits``: whether the artifact has
+    predictions of shallower exits (segment only).
     """
 
     stage: str
