@@ -59,7 +59,7 @@ def write_synthetic(session: Session, shift: int, stages: tuple[str, ...]) -> No
         "segment": lambda: _predictions(val, shift),
     }
     groups: dict[str, Groups] = {
-        "segment": {"predicting_exits": {"blocks": np.asarray(sorted(EXITS), np.uint8)}},
+        "segment": {"predicting_exits": {"blocks": np.asarray(sorted(EXITS), np.uint8)}}
     }
     for stage in stages:
         planned = session.planned[stage]

@@ -18,7 +18,7 @@ from stages.workspace import Workspace, prune
 from tests.pipelines import SETTINGS, request
 from tests.reports import write_synthetic
 from tests.trees import make_folder_tree
-from wsss.config import AblateConfig, Config, DataConfig, RunConfig, SegmentConfig, load_config, to_toml
+from wsss.config import AblateConfig, Config, DataConfig, RunConfig, SegmentConfig, load_config
 from wsss.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -225,14 +225,6 @@ def test_variants_differ_from_the_configuration_in_their_own_keys_only() -> None
         )
 
 
-@pytest.mark.parametrize("stage", ["classify", "segment"])
-def test_the_built_in_variants_change_the_stages_that_are_asked_for(stage: str) -> None:
-    config = load_config(None, [f"ablate.variants={ALL}", f"ablate.stages=['{stage}']"])
-    for variant in chosen_variants(config):
-        assert variant.overrides
-        assert all(text.startswith(f"{stage}.") for text in variant.overrides)
-
-
 def test_under_full_supervision_only_segment_is_changed() -> None:
     for variant in chosen_variants(load_config(None, ["segment.supervision=full"])):
         assert all(text.startswith("segment.") for text in variant.overrides)
@@ -270,14 +262,6 @@ def test_own_variants_start_from_the_configuration_and_may_replace_a_built_in_on
 def test_mistakes_in_variants_are_named_with_the_fix(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         chosen_variants(load_config(None, overrides))
-
-
-def test_the_section_survives_toml(tmp_path: Path) -> None:
-    own = 'ablate.own={"srf x10 ü"=["segment.weight_sr_f=10", "cams.flip=false"], empty=[]}'
-    config = load_config(None, [own, "ablate.seeds=[7]", 'ablate.stages=["segment"]'])
-    file = tmp_path / "c.toml"
-    file.write_text(to_toml(config), encoding="utf-8")
-    assert load_config(file) == config
 
 
 def test_slugs_are_folder_names_and_differ_even_where_case_does_not_count() -> None:

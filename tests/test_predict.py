@@ -15,10 +15,10 @@ from PIL import Image
 
 from data.images import read_image, read_mask
 from run_pipeline import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
-from stages.commands.predict.predictors import CrfInput, RunPredictor, crf_labels, run_settings, scaled_image
+from stages.commands.predict.predictors import RunPredictor, run_settings, scaled_image
 from stages.workspace import open_run
 from tests.products import Product
-from tests.trees import make_scene, voc_palette, write_jpeg
+from tests.trees import voc_palette, write_jpeg
 from wsss.cams import resized
 from wsss.crf import PRESETS, dense_crf
 
@@ -193,20 +193,6 @@ def test_crf_is_the_published_one_on_the_networks_probabilities(
     assert record["settings"]["crf"] == ["deeplab", 10, 1024]
 
 
-def test_crf_of_one_task_is_deeplabs() -> None:
-    rng = np.random.default_rng(0)
-    image, _ = make_scene([1, 2], (40, 60), rng)
-    probability = rng.dirichlet([2, 2, 2], (40, 60)).transpose(2, 0, 1).astype(np.float32)
-    labels = np.array([0, 3, 7])
-    expected, other = (
-        labels[dense_crf(image, probability, PRESETS[name], iterations=10).argmax(0)]
-        for name in ("deeplab", "psa")
-    )
-    found = crf_labels(CrfInput(image, probability, labels))
-    assert (found == expected).all()
-    assert (found != other).mean() > 0.05
-
-
 def load(product: Product, **changes: object) -> RunPredictor:
     run = open_run(product.workspace, "tiny")
     return RunPredictor(run, run_settings(run.config, **{"tile": 0, **changes}))
@@ -226,12 +212,6 @@ def test_tiled_masks_nearly_equal_untiled_ones(
     assert (tiled.labels(image, None) == expected).mean() > 0.9
     allowed = np.array([True, True, False, False])
     assert (tiled.labels(image, allowed) == whole.labels(image, allowed)).mean() > 0.9
-
-
-def test_large_images_are_reduced_unless_asked_otherwise(product: Product) -> None:
-    image = np.zeros((30, 1200, 3), np.uint8)
-    assert load(product).settings.working_size(image) == (26, 1024)
-    assert load(product, max_side=0).settings.working_size(image) == (30, 1200)
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.3, 2.0])
@@ -306,6 +286,8 @@ def test_an_interrupted_prediction_resumes(product: Product, photos: Path, tmp_p
 
 
 def test_settings_are_the_runs_own_by_default(product: Product) -> None:
-    settings = run_settings(open_run(product.workspace, "tiny").config)
-    assert (settings.scales, settings.flip, settings.max_side) == ((1.0,), False, 1024)
+    config, image = open_run(product.workspace, "tiny").config, np.zeros((30, 1200, 3), np.uint8)
+    settings = run_settings(config)
+    assert (settings.scales, settings.flip, settings.working_size(image)) == ((1.0,), False, (26, 1024))
     assert (settings.crf, settings.crf_max_side, settings.tile) == (False, 1024, 1536)
+    assert run_settings(config, max_side=0).working_size(image) == (30, 1200)

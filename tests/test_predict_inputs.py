@@ -10,15 +10,8 @@ from wsss.errors import UserError
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    for name in (
-        "a.jpg",
-        "trip 1/über.JPG",
-        "trip 1/b.png",
-        "trip 2/b.png",
-        "notes.txt",
-        ".hidden.jpg",
-        ".git/x",
-    ):
+    trips = ["trip 1/über.JPG", "trip 1/b.png", "trip 2/b.png"]
+    for name in ("a.jpg", *trips, "notes.txt", ".hidden.jpg", ".git/x"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")

@@ -113,7 +113,7 @@ def test_nothing_is_written_again_when_nothing_changed(session: Session, data: D
     refresh_report(open_session(request(data, session.workspace.root, name="synthetic")))
     assert [path.stat().st_mtime_ns for path in report_paths(session.run)] == before
     kept = sorted((session.workspace.root / "scores").iterdir())
-    assert len(kept) == 2 * len(STAGES)  # all figures, and the single ones
+    assert len(kept) == len(STAGES)
 
 
 def test_a_new_threshold_is_measured_again(data: DataConfig, tmp_path: Path) -> None:
@@ -176,12 +176,7 @@ def test_gallery_shows_worst_median_best_and_every_class() -> None:
             self.tags = tags
 
     ids = [f"{index:02d}" for index in range(20)]
-    values = {
-        "scored_images": 20,
-        "images": 20,
-        "per_image.id": ids,
-        "per_image.miou": [i / 20 for i in range(20)],
-    }
+    values = {"scored_images": 20, "per_image.id": ids, "per_image.miou": [i / 20 for i in range(20)]}
     samples: Any = {image_id: Tagged((0,) if image_id != "19" else (0, 1)) for image_id in ids}
     chosen = choose("refine", values, samples, ("a", "b", "c"))
     assert [image for group, image in chosen if group == "worst"] == ["00", "01", "02"]

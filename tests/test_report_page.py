@@ -5,12 +5,15 @@ import itertools
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from stages.commands.ablate.page import as_page
+from stages.commands.ablate.results import BY_KEY, Results, RunResult
 from stages.commands.compare import run_compare
 from stages.commands.report import report_paths
 from stages.commands.session import Session
@@ -73,11 +76,15 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 @pytest.fixture(scope="module")
 def pages(hostile: Session) -> list[str]:
-    """The report and a comparison."""
+    """The report, a comparison and an ablation."""
     root = hostile.workspace.root
     out = root / "compared.html"
     run_compare(["synthetic", "synthetic"], root, out=out, resamples=100)
-    return [path.read_text(encoding="utf-8") for path in (report_paths(hostile.run)[0], out)]
+    written = [path.read_text(encoding="utf-8") for path in (report_paths(hostile.run)[0], out)]
+    run = RunResult("baseline", 0, "x", dict.fromkeys(BY_KEY, 0.5))
+    other = RunResult(" ".join(HOSTILE), 0, "#", dict.fromkeys(BY_KEY, 0.4))
+    variants: dict[str, Sequence[str]] = {item.variant: () for item in (run, other)}
+    return [*written, as_page(Results(HOSTILE[0], variants, (0,), (), runs=(run, other)))]
 
 
 def test_names_never_become_markup(pages: list[str]) -> None:
@@ -96,7 +103,7 @@ def test_a_page_asks_nothing_of_a_network(pages: list[str]) -> None:
     for text in pages:
         page = Page(text)
         addresses = [a.get(key) for _, a in page.tags for key in ("src", "href", "srcset") if key in a]
-        assert all((address or "").startswith(("data:", "#")) for address in addresses)
+        assert all((address or "").startswith(("data:", "#", "../")) for address in addresses)
         assert "@import" not in text
         assert "url(" not in text
 

@@ -13,21 +13,9 @@ from stages.commands.report.gallery import ERRORS, error_kinds, paint_errors
 from wsss.pictures import voc_palette
 
 MACHADO = {
-    "protanopia": [
-        [0.152286, 1.052583, -0.204868],
-        [0.114503, 0.786281, 0.099216],
-        [-0.003882, -0.048116, 1.051998],
-    ],
-    "deuteranopia": [
-        [0.367322, 0.860646, -0.227968],
-        [0.280085, 0.672501, 0.047413],
-        [-0.011820, 0.042940, 0.968881],
-    ],
-    "tritanopia": [
-        [1.255528, -0.076749, -0.178779],
-        [-0.078411, 0.930809, 0.147602],
-        [0.004733, 0.691367, 0.303900],
-    ],
+    "protanopia": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
+    "deuteranopia": [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
+    "tritanopia": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
 }
 """Linear RGB as seen with each colour blindness (Machado, Oliveira, Fernandes; IEEE TVCG 2009, severity 1)."""
 
@@ -36,16 +24,9 @@ def test_error_kinds_by_hand() -> None:
     truth = np.array([[0, 0, 1, 1, 1, 1, 255, 0]], np.uint8)
     prediction = np.array([[0, 1, 1, 0, 2, 255, 1, 255]], np.uint8)
     names = ["right", *ERRORS]
-    assert [names[kind] for kind in error_kinds(truth, prediction)[0]] == [
-        "right",
-        "false positive",
-        "right",
-        "false negative",
-        "wrong class",
-        "false negative",
-        "ignored",
-        "false positive",
-    ]
+    found = [names[kind] for kind in error_kinds(truth, prediction)[0]]
+    assert found[:4] == ["right", "false positive", "right", "false negative"]
+    assert found[4:] == ["wrong class", "false negative", "ignored", "false positive"]
 
 
 def test_error_map_paints_errors_and_keeps_the_rest_grey() -> None:
@@ -158,19 +139,9 @@ def test_differences_carry_their_sign(value: float | None, text: str) -> None:
     assert page.signed(value) == text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, "–"),
-        (0.4, "0 s"),
-        (59.4, "59 s"),
-        (61, "1 min 01 s"),
-        (3599.6, "1 h 00 min"),
-        (7500, "2 h 05 min"),
-    ],
-)
-def test_durations_are_read_at_a_glance(seconds: float | None, text: str) -> None:
-    assert page.duration(seconds) == text
+def test_durations_are_read_at_a_glance() -> None:
+    found = [page.duration(seconds) for seconds in (None, 0.4, 59.4, 61, 3599.6, 7500)]
+    assert found == ["–", "0 s", "59 s", "1 min 01 s", "1 h 00 min", "2 h 05 min"]
 
 
 def test_swatches_have_the_palette_of_voc() -> None:

@@ -18,13 +18,7 @@ from stages.commands.report.gallery import refresh_overview
 from stages.commands.report.measure import read_metrics
 from stages.commands.report.page import duration
 from stages.commands.run import compute_missing
-from stages.commands.session import (
-    Request,
-    Session,
-    check_networks,
-    introduce,
-    open_session,
-)
+from stages.commands.session import Request, Session, check_networks, introduce, open_session
 from stages.workspace import computed
 from wsss.config import AblateConfig, Config, TrainConfig, refuse_unknown, to_tree, with_overrides
 from wsss.errors import UserError

@@ -135,17 +135,14 @@ def load_report(path: Path) -> Values:
     """
     again = "; `report RUN` writes it again"
     try:
-        values: Values = parse_json(path.read_bytes())
+        sealed = is_sealed(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; `report RUN` writes it") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}){again}") from None
-    if not isinstance(values, dict) or not {"schema", "run", "labels", "config"} <= values.keys():
-        raise UserError(f"{path}: not a report of this program; expected the report.json of a run")
-    if values["schema"] != SCHEMA:
-        raise UserError(f"{path}: schema {values['schema']}, expected {SCHEMA}{again}")
-    if not is_sealed(path):
-        raise UserError(f"{path}: it has changed since it was written (sha256){again}")
+    if not sealed:
+        raise UserError(f"{path}: not a run's report.json, or changed since it was written (sha256){again}")
+    values: Values = parse_json(path.read_bytes())
+    if values.get("schema") != SCHEMA:
+        raise UserError(f"{path}: schema {values.get('schema')}, expected {SCHEMA}{again}")
     return values
 
 
@@ -214,11 +211,8 @@ def _exhibits(stage: StagePair, a: Side, b: Side) -> tuple[list[Exhibit], str]:
             sample = next((sample for sample in dataset.samples if sample.id == image_id), None)
             if sample is None:
                 raise UserError(f"the image {image_id} is no longer in the data set")
-            picture, masks = (
-                Picture(sample, dataset.classes),
-                [side.mask(stage.stage, sample) for side in (a, b)],
-            )
-            named = list(zip((a.name, b.name), masks, strict=True))
+            picture = Picture(sample, dataset.classes)
+            named = [(side.name, side.mask(stage.stage, sample)) for side in (a, b)]
             panels = [picture.image()]
             panels += [picture.mask(f"{MASKS[stage.stage]}, {name}", mask) for name, mask in named]
             if picture.truth is not None:

@@ -20,26 +20,17 @@ SCORES = (
 )
 """Key, title, and which direction is better."""
 FAILURES = (
-    *((f"failure1.recall_{s}", f"recall of {s} objects", "more", f"found {s}", f"pixels {s}") for s in SIZES),
+    *((f"1.recall_{s}", f"recall of {s} objects", "more", f"found {s}", f"pixels {s}") for s in SIZES),
+    *((f"1.missed_{s}", f"{s} objects missed", "less", f"missed objects {s}", f"objects {s}") for s in SIZES),
     *(
-        (f"failure1.missed_{s}", f"{s} objects missed", "less", f"missed objects {s}", f"objects {s}")
-        for s in SIZES
-    ),
-    *(
-        (
-            f"failure1.recall_depth_{i}",
-            f"recall at depth {d}",
-            "more",
-            f"found depth {d}",
-            f"pixels depth {d}",
-        )
+        (f"1.recall_depth_{i}", f"recall at depth {d}", "more", f"found depth {d}", f"pixels depth {d}")
         for i, d in enumerate(DEPTHS)
     ),
-    ("failure1.recall_thin", "recall of thin parts", "more", "found thin", "pixels thin"),
-    ("failure2.mistaken", "large objects mistaken", "less", "mistaken", "pixels of large objects"),
-    ("failure2.split_objects", "large objects split", "less", "split", "large objects"),
+    ("1.recall_thin", "recall of thin parts", "more", "found thin", "pixels thin"),
+    ("2.mistaken", "large objects mistaken", "less", "mistaken", "pixels of large objects"),
+    ("2.split_objects", "large objects split", "less", "split", "large objects"),
 )
-"""The same, then the columns of what is counted and of all."""
+"""The same (a key follows ``failure``), then the columns of what is counted and of all."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +38,10 @@ class Line:
     """One compared figure; shares in [0, 1] unless it is an indicator. None where undefined.
 
     Attributes:
-        key: stable name.
-        title: for people.
+        key, title: stable name, and the one for people.
         better: ``more``, ``less`` or empty.
-        a: figure of the first run.
-        b: of the other.
-        difference: b - a.
-        low: lower end of the 95 % interval of the difference.
-        high: upper end.
+        a, b, difference: figures of the first run and of the other; b - a.
+        low, high: ends of the 95 % interval of the difference.
     """
 
     key: str
@@ -84,12 +71,9 @@ class StagePair:
     """One stage of two runs, compared.
 
     Attributes:
-        stage: its name.
         images: ids of the scored images that both have with the same ground truth.
         notes: what is not comparable, in words.
-        scores: overall figures.
-        classes: IoU per class.
-        failures: Failure-1 and Failure-2.
+        scores, classes, failures: overall figures, IoU per class, Failure-1 and Failure-2.
         indicators: means over the images of both, in their own units.
         changes: (id, mIoU of A, mIoU of B) per scored image, the largest loss first.
     """
@@ -192,7 +176,7 @@ def _failures(stage: str, a: Values, b: Values, images: Sequence[str], resamples
     columns = [_column(stage, report, "per_image.failures") for report in (a, b)]
     tables = [np.array([column[image] for image in images], dtype=np.float64) for column in columns]
     parts, wholes = ([FAILURE_COLUMNS.index(row[place]) for row in FAILURES] for place in (3, 4))
-    keys = [row[:3] for row in FAILURES]
+    keys = [(f"failure{key}", title, better) for key, title, better, *_ in FAILURES]
     return _lines(keys, tables, lambda sums: ratio(sums[:, parts], sums[:, wholes]), resamples)
 
 

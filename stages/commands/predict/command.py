@@ -70,11 +70,8 @@ class PredictRequest:
 class Predicted:
     """An image that the network has seen, and all that is left to do about it.
 
-    Attributes:
-        labels: (h, w) uint8 at the working size, or what a CRF needs to find them.
-        size: (H, W) of the image.
-        mask, note: file to be written, and the note of how it was made that it carries.
-        overlay: file to be written, with the image and the names of classes.
+    ``labels`` are (h, w) uint8 at the working size, or what a CRF needs to find them; ``size`` is the image's. ``mask``
+    and ``overlay`` are files to be written: one with a note of how it was made, one with the image and class names.
     """
 
     labels: UInt8 | CrfInput
@@ -99,7 +96,7 @@ def run_predict(request: PredictRequest) -> None:
     tags, tag_notes = read_tags(request.tags, images, predictor.classes)
     settings = _record(predictor, tagged=request.tags is not None)
     if distributed.leads():
-        claim(out, settings, images, overlay=request.overlay, force=request.force)
+        _claim(out, settings, images, request)
     distributed.wait()
     for note in (*notes, *tag_notes):
         print(f"note: {note}")
@@ -137,29 +134,23 @@ def run_predict(request: PredictRequest) -> None:
         raise UserError(_failure_text(failures))
 
 
-def claim(
-    out: OutputFolder,
-    settings: Mapping[str, Any],
-    images: Sequence[InputImage],
-    *,
-    overlay: bool,
-    force: bool,
+def _claim(
+    out: OutputFolder, settings: Mapping[str, Any], images: Sequence[InputImage], request: PredictRequest
 ) -> None:
-    """Make sure that nothing made otherwise is overwritten (unless ``force``), and write the record of settings.
+    """Make sure that nothing made otherwise is overwritten (unless forced), and write the record of settings.
 
     Raises:
         UserError: the folder holds masks made with other settings, foreign files under names of results, or links
             that lead out of it.
     """
-    masks = [f"{image.id}.png" for image in images]
-    out.hold(masks)
+    results = [f"{image.id}.png" for image in images]
+    out.hold(results)
     record = out.place(RECORD)
-    if not force:
-        results = masks
+    if not request.force:
         if record.exists():
             _check_same(record, settings)
-        elif overlay:
-            results = [*masks, *(f"{image.id}.overlay.jpg" for image in images)]
+        elif request.overlay:
+            results += [f"{image.id}.overlay.jpg" for image in images]
         # A link that leads nowhere is somebody's too.
         there = [path for path in map(out.place, results) if os.path.lexists(path)]
         foreign = [str(path) for path in there if mask_note(path) is None]
