@@ -140,7 +140,7 @@ def training_batches(views: TrainingViews, first: int, steps: int, workers: int)
         worker_init_fn=serve_parent,
     )
     if workers:
-        require_descriptors(loading=workers)
+        require_descriptors(workers)
     try:
         with shielded():  # the workers start here
             batches = iter(loader)

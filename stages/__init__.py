@@ -22,6 +22,7 @@ from wsss.config import Config, TrainConfig, to_tree
 from wsss.errors import UserError
 from wsss.model.weights import weights_identity
 from wsss.runtime import distributed
+from wsss.runtime.device import resolve_precision
 from wsss.store.artifacts import (
     DamagedArtifactError,
     Stamp,
@@ -126,11 +127,6 @@ def with_precision(config: Config) -> Config:
     Raises:
         UserError: the device is not available here.
     """
-    if config.run.precision != "auto":
-        return config
-    # Imports torch, which a run whose precision is known does without until it computes.
-    from wsss.runtime.device import resolve_precision
-
     return replace(config, run=replace(config.run, precision=resolve_precision(config.run)))
 
 

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -112,10 +112,14 @@ class Workspace:
             )
         return Run(self.root / name)
 
-    def runs(self) -> Iterator["Run"]:
+    def runs(self) -> list["Run"]:
         """All runs, by name."""
-        for path in sorted(self.root.glob("*/run.json")):
-            yield Run(path.parent)
+        return [Run(path.parent) for path in sorted(self.root.glob("*/run.json"))]
+
+    @property
+    def known(self) -> str:
+        """The runs, for messages."""
+        return listed([run.folder.name for run in self.runs()], ", ") or "there is none yet"
 
 
 @dataclass(frozen=True)
@@ -269,9 +273,8 @@ def open_run(folder: Path, name: str, overrides: Sequence[str] = ()) -> Finished
     workspace = Workspace(folder.expanduser().resolve())
     run = workspace.run(name)
     if not (run.config_file.exists() and (run.folder / "run.json").exists()):
-        known = listed([item.folder.name for item in workspace.runs()], ", ")
         raise UserError(
-            f"{name}: no such run in {workspace.root}; expected one of: {known or 'there is none yet'} "
+            f"{name}: no such run in {workspace.root}; expected one of: {workspace.known} "
             "(another place: --workspace DIR)"
         )
     foreign = [text for text in overrides if not text.strip().startswith("run.")]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from stages import STAGE_NAMES
@@ -17,6 +16,7 @@ from tests.pipelines import hashes, request
 from tests.trees import make_folder_tree
 from wsss.config import DataConfig
 from wsss.errors import UserError
+from wsss.runtime import device
 from wsss.store.artifacts import Artifact, DamagedArtifactError
 from wsss.store.files import temporary_path
 
@@ -154,9 +154,10 @@ def test_status_says_what_would_run_and_why(
     assert "cached" in capsys.readouterr().out
 
 
-def as_if(monkeypatch: pytest.MonkeyPatch, *, bf16: bool) -> None:
+def as_if(monkeypatch: pytest.MonkeyPatch, folder: Path, *, bf16: bool) -> None:
     """Pretend that this processor computes bfloat16, or not."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bf16, "amx_bf16": bf16})
+    (folder / "cpuinfo").write_text("flags : avx512_bf16" if bf16 else "flags : fpu")
+    monkeypatch.setattr(device, "_CPUINFO", folder / "cpuinfo")
 
 
 def test_precision_is_decided_before_results_get_their_names(
@@ -172,14 +173,14 @@ def test_precision_is_decided_before_results_get_their_names(
     forced = {precision: names(f"run.precision={precision}") for precision in ("fp32", "bf16")}
     assert not set(forced["fp32"].values()) & set(forced["bf16"].values())
     for precision in ("fp32", "bf16"):
-        as_if(monkeypatch, bf16=precision == "bf16")
+        as_if(monkeypatch, workspace, bf16=precision == "bf16")
         assert names("run.precision=auto") == forced[precision]
-    as_if(monkeypatch, bf16=False)
+    as_if(monkeypatch, workspace, bf16=False)
     assert names("refine.preset=psa")["cams"] == names()["cams"]  # the run's own configuration says which
     ran = open_session(Request(None, [], "tiny", workspace)).config.run.precision
     assert f'precision = "{ran}"' in (workspace / "tiny" / "config.toml").read_text()
     other = {"fp32": "bf16", "bf16": "fp32"}[ran]
-    as_if(monkeypatch, bf16=other == "bf16")
+    as_if(monkeypatch, workspace, bf16=other == "bf16")
     capsys.readouterr()
     show_status(Request(None, ["run.precision=auto"], "tiny", workspace))
     lines = capsys.readouterr().out.splitlines()

@@ -417,14 +417,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     return keys, value
 
 
-def refuse_unknown(names: Iterable[str], known: Iterable[str], *, where: str, what: str) -> None:
-    """Refuse names that are not known, with the closest known one, or all. Raises UserError."""
-    for name in names:
-        if name not in known:
-            raise UserError(f"{where}: {_unknown(name, known, what)}")
-
-
-def _unknown(name: str, known: Iterable[str], what: str) -> str:
+def unknown(name: str, known: Iterable[str], what: str) -> str:
+    """What is said of a name that is not among the known ones: the closest of them, or all."""
     close = difflib.get_close_matches(name, sorted(known), n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"accepted: {', '.join(sorted(known))}"
     return f"unknown {what} '{name}'; {hint}"
@@ -452,7 +446,7 @@ def _explained(error: Any) -> str:
     owner, where = (SECTIONS[place[0]], f"[{place[0]}]: ") if len(place) > 1 else (Config, "")
     if kind == "unexpected_keyword_argument":
         names = [f.name for f in dataclasses.fields(owner)]
-        return where + _unknown(place[-1], names, "key" if where else "section")
+        return where + unknown(place[-1], names, "key" if where else "section")
     if kind == "json_invalid":  # what JSON cannot hold: half a character, lists in hundreds of lists
         return f"a value is not usable ({error['msg']})"
     if kind == "dataclass_type":

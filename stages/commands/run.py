@@ -22,7 +22,6 @@ from stages.workspace import Workspace, computed, prune
 from wsss.config import load_config, to_toml
 from wsss.errors import UserError
 from wsss.runtime import distributed
-from wsss.runtime.pool import require_descriptors_of_run
 from wsss.store.artifacts import verify
 
 
@@ -40,8 +39,6 @@ def compute_missing(session: Session) -> list[str]:
     """Compute every stage that is not cached; after each, bring the report up to date. Returns what was computed."""
     if not distributed.leads():
         return [item.name for item in session.planned.values() if compute_stage(session, item)]
-    if not all(item.cached for item in session.planned.values()):
-        require_descriptors_of_run(session.config.run)
     session.run.announce(session.planned)
     fresh = []
     unsaid = False  # whether the report may lack a cached stage: it is told before hours go by
@@ -98,9 +95,8 @@ def run_report(request: Request, *, tensorboard: bool = False) -> None:
     workspace = Workspace(request.workspace.expanduser().resolve())
     run = workspace.run(request.name or "default")
     if not run.record().get("stages"):
-        known = ", ".join(item.folder.name for item in workspace.runs()) or "none"
         raise UserError(
-            f"run {run.folder.name}: nothing is computed yet in {workspace.root}; runs there: {known}"
+            f"run {run.folder.name}: nothing is computed yet in {workspace.root}; runs there: {workspace.known}"
         )
     session = open_session(request)
     _verify(session)

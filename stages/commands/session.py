@@ -58,10 +58,9 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
     source = request.config or (run.config_file if run.config_file.exists() else None)
     config = load_config(source, request.overrides)
     if not config.data.root:
-        known = ", ".join(item.folder.name for item in workspace.runs())
         raise UserError(
             f"data.root is not set: give --config FILE.toml, --set data.root=DIR, or the --name of a run in "
-            f"{workspace.root} ({known or 'there is none yet'})"
+            f"{workspace.root} ({workspace.known})"
         )
     if writable:
         workspace.make()

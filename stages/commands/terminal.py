@@ -12,7 +12,6 @@ _LONGEST = 300
 _CAUSES = {
     errno.ENOSPC: "The disk is full: make room, or give another --workspace DIR.",
     errno.EDQUOT: "Your quota is used up: make room, or give another --workspace DIR.",
-    errno.EFBIG: "The file would be larger than is allowed here (see `ulimit -f`).",
     errno.EMFILE: "Too many open files: raise the limit (`ulimit -n 4096`) or lower run.workers.",
     errno.ENFILE: "Too many open files on this machine: end other programs or lower run.workers.",
     errno.EROFS: "The file system is read-only: give another --workspace DIR.",

@@ -6,9 +6,9 @@ from importlib import import_module
 MODULES = {
     "stages": ("cams", "refine"),
     "training": ("step", "loader"),
-    "commands": ("start", "unchanged", "report", "memory"),
+    "commands": ("start", "report", "memory"),
 }
-"""Functions of a scale by the module that has them; beside them ``training.accelerator``."""
+"""Functions of a scale by the module that has them."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,6 @@ HEAD = "| what | ours | reference | ratio | bar | |\n|---|---|---|---|---|---|"
 
 def run(name: str, scale: float) -> list[Row]:
     """The rows of one benchmark."""
-    module = next((module for module, names in MODULES.items() if name in names), "training")
+    module = next(module for module, names in MODULES.items() if name in names)
     rows: list[Row] = getattr(import_module(f"tests.benchmarks.{module}"), name)(scale)
     return rows

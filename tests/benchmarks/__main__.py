@@ -2,8 +2,6 @@
 
     make bench                                       # or: python -m tests.benchmarks
     make bench BENCH_ARGS="cams refine --json figures.json"
-    python -m tests.benchmarks accelerator           # on a GPU; not among the default ones
-    python -m tests.benchmarks unchanged --scale 10.25    # 123,000 images
 
 Leave the machine alone while it runs.
 """
@@ -26,8 +24,7 @@ from tests.benchmarks import HEAD, MODULES, run
 
 def main() -> int:
     """Run what is asked for; 1 if a benchmark failed to run, bars reached or not."""
-    usual = [name for names in MODULES.values() for name in names]
-    known = [*usual, "accelerator"]
+    known = [name for names in MODULES.values() for name in names]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,7 +38,7 @@ def main() -> int:
                "torch": str(torch.__version__)}  # fmt: skip
     rows, failed = [], []
     print(machine, HEAD, sep="\n", flush=True)
-    for name in options.names or usual:
+    for name in options.names or known:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
             try:
                 found = alone.submit(run, name, options.scale).result()

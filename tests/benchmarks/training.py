@@ -1,4 +1,4 @@
-"""Training steps beside plain ones, the loader beside the step, and each stage beside what the hardware could do."""
+"""Training steps beside plain ones, and the loader beside the step."""
 
 import itertools
 import time
@@ -12,9 +12,8 @@ from data.loading import TrainingViews, training_batches
 from stages.training import training_network
 from tests.benchmarks import Row
 from tests.benchmarks.stages import SAMPLE, enlarged_sample
-from tests.pipelines import ROOT
-from wsss.config import RunConfig, SegmentConfig, TrainConfig, load_config
-from wsss.cost import interleaved_seconds, multiply_adds, prediction, synthetic_batch, training_step
+from wsss.config import RunConfig, SegmentConfig, TrainConfig
+from wsss.cost import interleaved_seconds, synthetic_batch, training_step
 from wsss.runtime.device import choose_device, choose_precision
 from wsss.runtime.pool import loader_workers
 
@@ -69,34 +68,3 @@ def loader(scale: float) -> list[Row]:
     rate = sum(len(batch.ids) for batch in batches) / (time.perf_counter() - started)
     trained = config.batch / seconds_of(training_job(config, "classify"))
     return [Row("classify: loader beside step", rate, trained, "images/s", "ratio >= 1")]
-
-
-def accelerator(scale: float) -> list[Row]:
-    """configs/voc_24gb.toml with ResNet-50: images per second beside the rate of a large matrix product.
-
-    A training step counts as three forward passes. ``scale`` shrinks crops and images of 375 x 500.
-    """
-    stages, preset = ("classify", "segment"), ROOT / "configs" / "voc_24gb.toml"
-    settings = [f"{name}.{key}" for name in stages for key in ("backbone=resnet50", "weights=none")]
-    config, device = load_config(preset, settings), choose_device("auto")
-    precision = choose_precision(config.run, device)
-    side = 8192 if device.type == "cuda" else 1024
-    square = torch.randn(side, side, device=device, dtype=precision)
-
-    def product() -> None:
-        torch.mm(square, square)
-
-    rows, peak = [], side**3 / seconds_of(product)
-    H, W = round(375 * scale), round(500 * scale)
-    images = torch.rand(8, 3, H, W, device=device)
-    for name in stages:
-        section = getattr(config, name)
-        section = replace(section, crop=round(section.crop * scale))
-        network = training_network(section, CLASSES, name)
-        deployed = prediction(network.deploy(), images, device=device, precision=precision)
-        rate = section.batch / seconds_of(training_job(section, name))
-        adds = 3 * multiply_adds(network, height=section.crop, width=section.crop)
-        rows.append(Row(f"{name}, training", rate, peak / adds, "images/s"))
-        adds = multiply_adds(network.plain, height=H, width=W)
-        rows.append(Row(f"{name}, inference", len(images) / seconds_of(deployed), peak / adds, "images/s"))
-    return rows

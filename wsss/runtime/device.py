@@ -1,21 +1,34 @@
-"""Where it is computed, and in which precision: by capability, never by a measurement that could differ."""
+"""Where it is computed, and in which precision: by capability, never by a measurement that could differ.
 
+torch is imported where it is needed: a run whose results are all there does without.
+"""
+
+import re
+import sys
 from contextlib import AbstractContextManager
-from typing import Literal
-
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from wsss.config import RunConfig
 from wsss.errors import UserError
 from wsss.runtime.distributed import local_rank
 
+if TYPE_CHECKING:
+    import torch
 
-def choose_device(name: str) -> torch.device:
+_CPUINFO = Path("/proc/cpuinfo")
+_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""Where none of these is, there is no GPU that torch could use on Linux (NVIDIA's; of Windows' host; AMD's)."""
+
+
+def choose_device(name: str) -> "torch.device":
     """The device of a name; ``auto`` takes CUDA (each of torchrun's processes its own), else MPS, else the CPU.
 
     Raises:
         UserError: unknown or unavailable.
     """
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", local_rank() % torch.cuda.device_count())
@@ -29,7 +42,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def resolve_precision(config: RunConfig, device: torch.device | None = None) -> Literal["fp32", "bf16"]:
+def resolve_precision(config: RunConfig, device: "torch.device | None" = None) -> Literal["fp32", "bf16"]:
     """The precision that ``run.precision`` stands for: as configured; ``auto``: bf16 where the device computes it.
 
     A CUDA device says so itself; a CPU has AVX-512's or AMX's instructions for it.
@@ -43,20 +56,32 @@ def resolve_precision(config: RunConfig, device: torch.device | None = None) -> 
     """
     if config.precision != "auto":
         return config.precision
-    device = device or choose_device(config.device)
-    if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    if device is None and not _is_surely_cpu(config.device):
+        device = choose_device(config.device)
+    if device is None or device.type == "cpu":
+        able = _CPUINFO.exists() and bool(re.search(r"\b(avx512|amx)_bf16\b", _CPUINFO.read_text()))
     else:
-        capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-        able = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        import torch
+
+        able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if able else "fp32"
 
 
-def choose_precision(config: RunConfig, device: torch.device) -> torch.dtype:
+def choose_precision(config: RunConfig, device: "torch.device") -> "torch.dtype":
     """`resolve_precision` as torch's type."""
+    import torch
+
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[resolve_precision(config, device)]
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+def autocast(device: "torch.device", dtype: "torch.dtype") -> AbstractContextManager[object]:
     """Autocast to bfloat16; does nothing for float32."""
+    import torch
+
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def _is_surely_cpu(name: str) -> bool:
+    """Whether a device's name stands for the CPU here, as far as can be told without torch."""
+    no_gpu = sys.platform == "linux" and not any(Path(driver).exists() for driver in _DRIVERS)
+    return name == "cpu" or (name == "auto" and no_gpu)

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context, resource_tracker
-from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from wsss.config import RunConfig
@@ -28,9 +27,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Submit: TypeAlias = Callable[[Item], Future[Result]]
 
-# Open files of a command with workers: its own (data, artifacts, starting a process), for each worker of a pool (its
-# pipes), for each that loads images (and the tensors that are on their way from it), and what a run opens later on.
-_OWN, _OF_POOL, _OF_LOADING, _LATER = 16, 3, 10, 8
+_OPEN_FILES, _OF_EACH = (
+    64,
+    10,
+)  # of the command itself; for each worker: its pipes, and tensors on their way from it
 # Only Linux tells a worker who sent SIGTERM; elsewhere it must be able to end it.
 _LEFT_TO_PARENT = {signal.SIGINT, signal.SIGTERM} if sys.platform == "linux" else {signal.SIGINT}
 
@@ -46,7 +46,7 @@ def worker_processes(count: int, work: Callable[[Item], Result]) -> Iterator[Sub
     Raises:
         UserError: too few open files are allowed here.
     """
-    require_descriptors(pool=count)
+    require_descriptors(count)
     # Spawned, not forked: the parent may hold threads and accelerator state that a fork would corrupt.
     with ProcessPoolExecutor(
         count, mp_context=get_context("spawn"), initializer=_begin, initargs=(work,)
@@ -122,28 +122,24 @@ def serve_parent(_worker: int = 0) -> None:
         threading.Thread(target=duty, daemon=True).start()
 
 
-def require_descriptors(*, pool: int = 0, loading: int = 0, later: int = 0) -> None:
-    """Make sure that as many files may be opened as work with processes of a pool and others that load images takes.
+def require_descriptors(processes: int) -> None:
+    """Let this process open as many files as work with so many others takes: some systems allow 256 at first.
 
-    Where they run out in the middle, threads of libraries die of it that nobody can catch, and this process would wait
-    for ever.
+    Where they run out in the middle, threads of libraries die of it that nobody can catch.
 
     Raises:
-        UserError: too few are allowed; ``later`` more will be open by the time that the processes start.
+        UserError: so many are not allowed here.
     """
-    wanted = len(list(Path("/dev/fd").iterdir())) + _OWN + _OF_POOL * pool + _OF_LOADING * loading + later
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit != resource.RLIM_INFINITY and wanted > limit:
-        raise UserError(
-            f"too few open files are allowed here (`ulimit -n` is {limit}, worker processes: {max(pool, loading)}, "
-            f"{wanted - limit} more are needed); raise the limit (`ulimit -n 4096`) or lower run.workers"
-        )
-
-
-def require_descriptors_of_run(config: RunConfig) -> None:
-    """Do so for all stages of a run: before hours go by, not in their middle. Raises UserError."""
-    loading = loader_workers(config, accelerator=True)  # where most are used
-    require_descriptors(pool=pool_workers(config), loading=loading, later=_LATER)
+    wanted = _OPEN_FILES + _OF_EACH * processes
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != allowed < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        except (ValueError, OSError):
+            raise UserError(
+                f"too few open files are allowed here ({most}; {processes} worker processes need {wanted}); raise the "
+                "limit (`ulimit -Hn 4096`) or lower run.workers"
+            ) from None
 
 
 def pool_workers(config: RunConfig) -> int:

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import re
-import resource
 import shutil
 import socket
 import sys
@@ -191,16 +190,12 @@ def is_locked(path: Path) -> bool:
 
 
 def require_room(path: Path, size: int) -> None:
-    """Raise OSError unless a file can grow by ``size`` bytes: the disk is full (ENOSPC), or files are limited (EFBIG).
+    """Raise OSError (ENOSPC) where the disk is too full for a file to grow by ``size`` bytes.
 
     HDF5 has to be told beforehand: where it cannot flush a file, it ends the process by a segmentation fault.
     """
-    wanted = size + _SLACK
-    if shutil.disk_usage(path.parent).free < wanted:
+    if shutil.disk_usage(path.parent).free < size + _SLACK:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    if limit != resource.RLIM_INFINITY and path.stat().st_size + wanted > limit:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
 
 
 def temporary_path(path: Path) -> Path:

@@ -20,7 +20,7 @@ from stages.commands.report.page import duration
 from stages.commands.run import compute_missing
 from stages.commands.session import Request, Session, check_networks, introduce, open_session
 from stages.workspace import computed
-from wsss.config import AblateConfig, Config, TrainConfig, refuse_unknown, to_tree, with_overrides
+from wsss.config import AblateConfig, Config, TrainConfig, to_tree, unknown, with_overrides
 from wsss.errors import UserError
 from wsss.store.files import digest_of
 
@@ -171,7 +171,9 @@ def chosen_variants(config: Config) -> list[Variant]:
     """
     ablate = config.ablate
     known = {**dict.fromkeys(BUILT_IN), **ablate.own}
-    refuse_unknown(ablate.variants, set(known), where="ablate.variants", what="variant")
+    for name in ablate.variants:
+        if name not in known:
+            raise UserError(f"ablate.variants: {unknown(name, known, 'variant')}")
     slugs = _slugs(list(known))
     plain = replace(config, ablate=AblateConfig())
     for name, overrides in ablate.own.items():
