@@ -32,8 +32,7 @@ from wsss.metrics.sweep import THRESHOLDS
 from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
 from wsss.resize import resize_image
 from wsss.runtime.device import autocast, choose_device, choose_precision
-from wsss.runtime.pool import in_order, loader_workers
-from wsss.runtime.progress import progress_bar
+from wsss.runtime.pool import in_order, loader_workers, progress_bar
 from wsss.store.artifacts import Arrays, Artifact, Groups, write_sharded
 
 

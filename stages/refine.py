@@ -22,8 +22,7 @@ from stages import Context
 from wsss.config import RefineConfig
 from wsss.crf import PRESETS, dense_crf, probabilities, pseudo_mask
 from wsss.resize import resize_image, resize_labels, resize_maps, working_size
-from wsss.runtime.pool import Submit, look_ahead, pool_workers, worker_processes, worker_threads
-from wsss.runtime.progress import progress_bar
+from wsss.runtime.pool import Submit, look_ahead, pool_workers, progress_bar, worker_processes, worker_threads
 from wsss.store.artifacts import Arrays, Artifact, write_sharded
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork, folded
 from wsss.resize import resize_labels
 from wsss.runtime.device import autocast, choose_device, choose_precision
 from wsss.runtime.interrupt import check
-from wsss.runtime.progress import progress_bar
+from wsss.runtime.pool import progress_bar
 from wsss.store.artifacts import Arrays, Artifact, write_sharded
 
 

@@ -61,15 +61,3 @@ def test_every_odd_photograph_gets_its_mask(
         assert labels.shape == size[::-1], name
         allowed = {0} | {session.dataset.classes.index(tag) + 1 for tag in tags.split(";") if tag}
         assert set(np.unique(labels).tolist()) <= allowed, name
-
-
-def test_a_single_class_runs(tmp_path: Path) -> None:
-    root = tmp_path / "one"
-    for seed in range(3):
-        save(root / "images" / f"{seed}.png", "RGB", (40, 30), seed)
-    (root / "labels.csv").write_text("image,tags\n0.png,cat\n1.png,cat\n2.png,\n", encoding="utf-8")
-    data = DataConfig(source="folder", root=str(root))
-    run_all(request(data, tmp_path / "ws"))
-    session = open_session(request(data, tmp_path / "ws"))
-    assert session.dataset.classes == ("cat",)
-    assert all(item.cached for item in session.planned.values())

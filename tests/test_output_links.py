@@ -35,7 +35,7 @@ def test_a_link_out_of_the_folder_is_refused_by_name(tmp_path: Path, elsewhere: 
         with pytest.raises(UserError, match="leads out of the output folder") as caught:
             out.hold(["b.png", name])
         assert str(caught.value).count("\n") < 3
-    with pytest.raises(UserError, match=f"inner/away -> {elsewhere}:"):
+    with pytest.raises(UserError, match=f"inner/away/deep -> {elsewhere}/deep:"):
         out.place("inner/away/deep/a.png")
 
 
@@ -101,7 +101,9 @@ def test_export_writes_through_no_link(
     arguments = ["export", "tiny", "--format", "voc", "--from", "masks", "--workspace", str(workspace)]
     arguments += [] if usual else ["--out", str(tmp_path / "out")]
     assert main([*arguments, "--force"]) == EXIT_USER_ERROR
-    assert f"{link} -> {elsewhere}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{link}" in error
+    assert f" -> {elsewhere}" in error
     assert untouched(elsewhere)
     assert usual or list(link.parent.iterdir()) == [link]
 

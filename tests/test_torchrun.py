@@ -120,12 +120,6 @@ def test_a_pipeline_of_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(list(masks.rglob("*.png"))) == 9
 
 
-def test_a_command_that_is_not_shared_out_runs_once(tmp_path: Path) -> None:
-    done = torchrun(2, "run_pipeline.py", "config")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("[classify]") == 1
-
-
 def test_a_batch_too_small_for_the_processes_is_refused(tmp_path: Path) -> None:
     done = torchrun(2, "tests/torchrun_training.py", str(tmp_path), json.dumps({"batch": 1}))
     assert done.returncode != 0

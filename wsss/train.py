@@ -30,7 +30,7 @@ from wsss.model.multi_exit import ExitOutputs, MultiExitNetwork
 from wsss.runtime import distributed
 from wsss.runtime.device import autocast
 from wsss.runtime.interrupt import Interrupted, requested
-from wsss.runtime.progress import progress_bar
+from wsss.runtime.pool import progress_bar
 from wsss.store.artifacts import Artifact, DamagedArtifactError, Stamp, write_artifact
 from wsss.store.files import is_sealed
 

@@ -1,4 +1,4 @@
-"""Work on several items at once: worker processes and threads, results in the items' order.
+"""Work on several items at once: worker processes and threads, results in the items' order, how far it is.
 
 Ctrl-C reaches every process of a terminal's command, and SIGTERM often does (``timeout``, systemd, Slurm). Worker
 processes leave both to their parent, from their first instruction on: it stops at a safe point, for which it needs
@@ -18,19 +18,21 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context, resource_tracker
 from typing import Any, TypeAlias, TypeVar
 
+from tqdm import tqdm
+
 from wsss.config import RunConfig
 from wsss.errors import UserError
-from wsss.runtime.distributed import local_count
+from wsss.runtime.distributed import leads, local_count
 from wsss.runtime.interrupt import check
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Submit: TypeAlias = Callable[[Item], Future[Result]]
 
-_OPEN_FILES, _OF_EACH = (
-    64,
-    10,
-)  # of the command itself; for each worker: its pipes, and tensors on their way from it
+_OPEN_FILES, _OF_EACH = 64, 10  # of the command; for each worker, whose tensors are on their way here
+LOG_INTERVAL = 15.0
+"""Seconds between lines where standard error is no terminal."""
+
 # Only Linux tells a worker who sent SIGTERM; elsewhere it must be able to end it.
 _LEFT_TO_PARENT = {signal.SIGINT, signal.SIGTERM} if sys.platform == "linux" else {signal.SIGINT}
 
@@ -140,6 +142,21 @@ def require_descriptors(processes: int) -> None:
                 f"too few open files are allowed here ({most}; {processes} worker processes need {wanted}); raise the "
                 "limit (`ulimit -Hn 4096`) or lower run.workers"
             ) from None
+
+
+def progress_bar(total: int, label: str, unit: str) -> "tqdm[Any]":
+    """A bar on standard error, the leader's alone; use it as a context manager and call ``update(n)``."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        desc=f"{label:>9}",
+        unit=f" {unit}",
+        dynamic_ncols=True,
+        smoothing=0.1,
+        mininterval=0.2 if terminal else LOG_INTERVAL,
+        ascii=None if terminal else True,
+        disable=not leads(),
+    )
 
 
 def pool_workers(config: RunConfig) -> int:

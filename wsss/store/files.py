@@ -250,23 +250,16 @@ class OutputFolder:
 
     def hold(self, names: Iterable[str]) -> None:
         """Make sure that results of these names would lie inside. Raises UserError as `place`."""
-        real = Path(os.path.realpath(self.root))
-        links = {self._leading_out(folder, real) for folder in {name.rpartition("/")[0] for name in names}}
-        if outside := sorted(links - {""}):
-            raise UserError(
-                f"{listed(outside, ', ')}: a link that leads out of the output folder {self.root}, through which "
-                "nothing is written.\nPut a folder in its place, or give another output folder (which may be a link)."
-            )
-
-    def _leading_out(self, folder: str, real: Path) -> str:
-        """The first part of a folder's name that leads out of ``real``, and where it leads; empty if none does."""
-        place = self.root
-        for part in Path(folder).parts:
-            place /= part
-            target = Path(os.path.realpath(place))
+        real, outside = Path(os.path.realpath(self.root)), []
+        for folder in sorted({name.rpartition("/")[0] for name in names}):
+            target = Path(os.path.realpath(self.root / folder))
             if not target.is_relative_to(real):
-                return f"{place} -> {target}"
-        return ""
+                outside.append(f"{self.root / folder} -> {target}")
+        if outside:
+            raise UserError(
+                f"{listed(outside, ', ')}: through a link that leads out of the output folder {self.root} nothing is "
+                "written.\nPut a folder in its place, or give another output folder (which may be a link)."
+            )
 
 
 def _encoded(value: Any, **options: Any) -> bytes:

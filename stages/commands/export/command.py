@@ -23,7 +23,7 @@ from stages.workspace import FinishedRun, open_run
 from wsss.errors import UserError, listed
 from wsss.resize import resize_labels
 from wsss.runtime.interrupt import check
-from wsss.runtime.progress import progress_bar
+from wsss.runtime.pool import progress_bar
 from wsss.store.artifacts import Artifact
 from wsss.store.files import OutputFolder, atomic_path
 

@@ -35,8 +35,7 @@ from wsss.pictures import encode_mask, encode_overlay, mask_note
 from wsss.resize import resize_labels
 from wsss.runtime import distributed
 from wsss.runtime.interrupt import check
-from wsss.runtime.pool import look_ahead, pool_workers, worker_processes, worker_threads
-from wsss.runtime.progress import progress_bar
+from wsss.runtime.pool import look_ahead, pool_workers, progress_bar, worker_processes, worker_threads
 from wsss.store.files import OutputFolder, atomic_path, digest_of, parse_json, write_json
 
 UInt8 = NDArray[np.uint8]

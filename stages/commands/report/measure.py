@@ -24,8 +24,7 @@ from wsss.metrics.failures import failure_counts
 from wsss.metrics.indicators import agreement, colour_information, edge_alignment, gradient_ranks
 from wsss.metrics.sweep import THRESHOLDS, reaching, seed_labels, strongest_labels, sweep_counts
 from wsss.resize import resize_maps
-from wsss.runtime.pool import look_ahead, pool_workers, worker_processes, worker_threads
-from wsss.runtime.progress import progress_bar
+from wsss.runtime.pool import look_ahead, pool_workers, progress_bar, worker_processes, worker_threads
 from wsss.store.artifacts import Artifact
 from wsss.store.files import digest_of, is_kept, parse_json, write_sealed_json
 
