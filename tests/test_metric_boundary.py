@@ -114,25 +114,6 @@ def test_an_ignored_seam_around_every_object_leaves_a_right_mask_perfect() -> No
     assert counts[1, 1] > 0
 
 
-def test_undecided_pixels_are_in_no_band() -> None:
-    truth, prediction = np.ones((30, 40), np.uint8), np.full((30, 40), 255, np.uint8)
-    assert boundary_counts(truth, prediction, 2).tolist() == [[0, 0], [0, 136]]
-
-
-@cases
-@settings(max_examples=40)
-def test_a_mask_agrees_with_itself_wholly(seed: int, shape: tuple[int, int], labels: int) -> None:
-    truth, _ = random_pair(seed, shape, labels)
-    counts = boundary_counts(truth, truth, labels)
-    assert counts[:, 0].tolist() == counts[:, 1].tolist()
-    assert ((counts[:, 0] > 0) == [(truth == label).any() for label in range(labels)]).all()
-
-
-def test_a_truth_that_ignores_everything_counts_nothing() -> None:
-    nothing, something = np.full((9, 8), 255, np.uint8), np.ones((9, 8), np.uint8)
-    assert not boundary_counts(nothing, something, 2).any()
-
-
 @given(seed=st.integers(0, 10_000), shape=st.sampled_from(SHAPES), radius=st.integers(0, 20))
 @settings(max_examples=60)
 def test_windows_equal_scipys_filters(seed: int, shape: tuple[int, int], radius: int) -> None:
@@ -143,18 +124,6 @@ def test_windows_equal_scipys_filters(seed: int, shape: tuple[int, int], radius:
     np.testing.assert_array_equal(window_max(image, radius), largest)
     np.testing.assert_array_equal(uniform(image, radius), largest == smallest)
     np.testing.assert_array_equal(image, before)
-
-
-@pytest.mark.parametrize("radius", range(12))
-def test_one_pixel_grows_to_its_square_and_no_further(radius: int) -> None:
-    image = np.zeros((30, 28), np.uint8)
-    image[14, 12] = 200
-    wanted = np.zeros_like(image)
-    wanted[14 - radius : 15 + radius, 12 - radius : 13 + radius] = 200
-    np.testing.assert_array_equal(window_max(image, radius), wanted)
-    alone = wanted == 0
-    alone[14, 12] = radius == 0
-    np.testing.assert_array_equal(uniform(image, radius), alone)
 
 
 def test_in_windows_the_border_of_the_image_is_no_boundary() -> None:

@@ -87,15 +87,6 @@ def test_resamples_draw_as_many_images_with_replacement_the_same_for_both() -> N
 
 @given(seed=st.integers(0, 10_000), images=st.integers(1, 30))
 @settings(max_examples=25)
-def test_identical_tables_differ_by_exactly_nothing(seed: int, images: int) -> None:
-    rows = np.random.default_rng(seed).normal(size=(images, 3))
-    got = paired_bootstrap(rows, rows.copy(), total, seed=seed, resamples=50)
-    assert got.value.tolist() == got.low.tolist() == got.high.tolist() == [0, 0, 0]
-    assert got.a.tolist() == got.b.tolist() == pytest.approx(rows.sum(0).tolist())
-
-
-@given(seed=st.integers(0, 10_000), images=st.integers(1, 30))
-@settings(max_examples=25)
 def test_the_same_gain_on_every_image_leaves_no_doubt(seed: int, images: int) -> None:
     values = counts(seed, images, 1)[:, 0]
     got = paired_bootstrap(table(values), table(values + 7), mean, seed=seed, resamples=50)
@@ -115,20 +106,6 @@ def test_exchanging_the_runs_mirrors_the_interval(seed: int, images: int) -> Non
     assert there.value.tolist() == (b.sum(0) - a.sum(0)).tolist()
 
 
-@pytest.mark.parametrize(("gain", "spread", "images"), [(0.5, 1.0, 400), (-2.0, 0.1, 250), (0.0, 5.0, 900)])
-def test_the_interval_of_a_mean_is_the_normal_one(gain: float, spread: float, images: int) -> None:
-    random = np.random.default_rng(images)
-    a = random.normal(10, 3, images)
-    difference = random.normal(size=images)
-    difference = gain + spread * (difference - difference.mean()) / difference.std()  # exactly these two
-    got = paired_bootstrap(table(a), table(a + difference), mean, resamples=4000)
-    error = spread / math.sqrt(images)
-    assert got.value[0] == pytest.approx(gain)
-    # A percentile of 4000 draws is off by some 0.04 standard errors.
-    assert (got.low[0] - gain) / error == pytest.approx(-1.96, abs=0.15)
-    assert (got.high[0] - gain) / error == pytest.approx(1.96, abs=0.15)
-
-
 def test_the_interval_covers_the_true_difference_as_often_as_it_says() -> None:
     random = np.random.default_rng(7)
     low, high = 0, 0
@@ -140,16 +117,6 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_says() -> None:
         high += bool(got.high[0] < 0.05)
     assert 0.90 <= 1 - (low + high) / 200 <= 0.98
     assert max(low, high) <= 14  # of 5 expected: the interval is not lopsided
-
-
-def test_pairing_takes_out_what_both_runs_share() -> None:
-    random = np.random.default_rng(3)
-    a = random.normal(0.6, 0.2, 300)
-    b = a + random.normal(0.01, 0.01, 300)
-    paired = paired_bootstrap(table(a), table(b), mean)
-    shuffled = paired_bootstrap(table(a), table(random.permutation(b)), mean)
-    assert shuffled.value[0] == pytest.approx(paired.value[0])
-    assert (paired.high - paired.low)[0] < (shuffled.high - shuffled.low)[0] / 10
 
 
 def test_the_seed_decides() -> None:

@@ -119,12 +119,6 @@ def test_exit_heads_are_no_wider_than_their_block(channels: int, width: int, exp
     assert ExitHead(channels, 8, 3, width).classifier.in_channels == expected
 
 
-def test_exit_head_of_one_pixel_maps() -> None:
-    head = ExitHead(CHANNELS[0], 2, 3, 8)
-    for images in (1, 2):
-        assert head(torch.rand(images, CHANNELS[0], 1, 1)).shape == (images, 3, 1, 1)
-
-
 def test_heads_do_not_mix_the_images_of_a_batch() -> None:
     head = ExitHead(4, 8, 3, 8)
     maps = torch.rand(3, 4, 5, 5)
@@ -170,11 +164,6 @@ def bilinear(maps: Tensor, y: float, x: float) -> Tensor:
     upper = maps[:, :, top, left] * (1 - across) + maps[:, :, top, right] * across
     lower = maps[:, :, below, left] * (1 - across) + maps[:, :, below, right] * across
     return upper * (1 - down) + lower * down
-
-
-def test_the_first_block_stands_on_the_deepest_map_alone() -> None:
-    block = UpBlock(4, 6, 1)
-    assert block(None, torch.rand(1, 4, 3, 3)).shape == (1, 6, 3, 3)
 
 
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
@@ -288,12 +277,6 @@ def test_low_level_decoder_reaches_stride_4_and_every_map_it_joins(size: tuple[i
     assert found.shape == (1, 8, -(-size[0] // 4), -(-size[1] // 4))
     found.sum().backward()
     assert [feature.grad is not None for feature in features] == [False, True, True, True]
-
-
-def test_low_level_decoder_of_a_backbone_with_one_stride_keeps_its_grid() -> None:
-    decoder = LowLevelDecoder([8, 8], [16, 16], 16).eval()
-    assert decoder.strides == [16]
-    assert decoder([torch.rand(2, 8, 4, 4)] * 2)[0].shape == (2, 8, 4, 4)
 
 
 def test_v3plus_has_finer_maps_and_exits_as_any_other_conv_network() -> None:

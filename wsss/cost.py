@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,38 +21,25 @@ UNLABELLED = 0.1
 """Share of rows of synthetic labels that is 255."""
 
 
-@dataclass(frozen=True)
-class NetworkCost:
-    """The deployed network, and what exits and projections add to it in training.
-
-    Attributes:
-        parameters: of the deployed network.
-        exit_parameters: of the rest.
-        multiply_adds: of convolutions and matrix products of the deployed network, for one image, forward.
-        exit_multiply_adds: of the rest, for one image, forward.
-    """
-
-    parameters: int
-    exit_parameters: int
-    multiply_adds: int
-    exit_multiply_adds: int
-
-
-def network_cost(network: MultiExitNetwork, *, height: int, width: int) -> NetworkCost:
-    """Count a network for an image of (height, width) pixels.
+def network_cost(network: MultiExitNetwork, *, height: int, width: int) -> dict[str, int]:
+    """Count a network for an image of (height, width) pixels: what is deployed, and what exits add to it in training.
 
     Shapes alone are followed (torch's meta device): nothing is computed, and the network, its mode and its
     statistics stay as they are. Multiply-adds are half of what `torch.utils.flop_counter` counts; like it, they
     leave out normalisation, activation, pooling and the losses, whose time `interleaved_seconds` shows.
+
+    Returns:
+        ``parameters`` and ``multiply_adds`` (of one image, forward) of the deployed network, and the same of the rest
+        under ``exit_``.
     """
     plain = sum(parameter.numel() for parameter in network.plain.parameters())
     deployed = multiply_adds(network.plain, height=height, width=width)
-    return NetworkCost(
-        parameters=plain,
-        exit_parameters=sum(parameter.numel() for parameter in network.parameters()) - plain,
-        multiply_adds=deployed,
-        exit_multiply_adds=multiply_adds(network, height=height, width=width) - deployed,
-    )
+    return {
+        "parameters": plain,
+        "exit_parameters": sum(parameter.numel() for parameter in network.parameters()) - plain,
+        "multiply_adds": deployed,
+        "exit_multiply_adds": multiply_adds(network, height=height, width=width) - deployed,
+    }
 
 
 def multiply_adds(network: nn.Module, *, height: int, width: int) -> int:
@@ -66,9 +52,7 @@ def multiply_adds(network: nn.Module, *, height: int, width: int) -> int:
     return int(counter.get_total_flops()) // (2 * images)
 
 
-def interleaved_seconds(
-    jobs: Mapping[str, Callable[[], None]], *, rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, list[float]]:
+def interleaved_seconds(jobs: Mapping[str, Callable[[], None]], *, rounds: int) -> dict[str, list[float]]:
     """Time jobs in turn, round by round, so that whatever else the machine does meets all alike.
 
     Each job runs once before, untimed. Every other round goes backwards, so that no job always follows the
@@ -77,7 +61,6 @@ def interleaved_seconds(
     Args:
         jobs: by name; the first is what the others are compared with.
         rounds: how often each is timed, at least 1.
-        clock: gives seconds; `time.process_time` counts this process's own, for one thread on a busy CPU.
 
     Returns:
         Seconds of each round by name, in the jobs' order.
@@ -93,10 +76,10 @@ def interleaved_seconds(
     for turn in range(rounds):
         for name in list(jobs) if turn % 2 == 0 else list(jobs)[::-1]:
             _finish()
-            start = clock()
+            start = time.perf_counter()
             jobs[name]()
             _finish()
-            seconds[name].append(clock() - start)
+            seconds[name].append(time.perf_counter() - start)
     return seconds
 
 

@@ -32,12 +32,15 @@ def resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
     return np.array(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
-def resize_maps(maps: NDArray[np.floating], size: tuple[int, int]) -> Float32:
-    """(K, h, w) -> (K, *size) float32, bilinear with half-pixel centres (torch's align_corners=False)."""
-    result = np.empty((len(maps), *size), dtype=np.float32)
+def resize_maps(maps: NDArray[np.floating], size: tuple[int, int], rows: slice = slice(None)) -> Float32:
+    """(K, h, w) -> (K, *size) float32, bilinear with half-pixel centres, antialiased when reducing; or rows of it."""
+    top, bottom, _ = rows.indices(size[0])
+    (_, h, w), H = maps.shape, size[0]
+    result = np.empty((len(maps), bottom - top, size[1]), dtype=np.float32)
     for index, single in enumerate(maps):
         plane = Image.fromarray(np.ascontiguousarray(single, dtype=np.float32))
-        result[index] = np.asarray(plane.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+        part = (0, top * h / H, w, bottom * h / H)
+        result[index] = plane.resize((size[1], bottom - top), Image.Resampling.BILINEAR, part)
     return result
 
 
@@ -109,30 +112,11 @@ def _strips(views: Sequence[View], size: tuple[int, int]) -> Iterator[tuple[slic
     count = max(1, STRIP_VALUES // (len(views[0].maps) * W))
     for top in range(0, H, count):
         rows = slice(top, min(top + count, H))
-        total = _softmax(_bilinear(views[0], size, rows))
-        for view in views[1:]:
-            total += _softmax(_bilinear(view, size, rows))
+        total = sum(
+            _softmax(resize_maps(view.maps[:, :, ::-1] if view.mirrored else view.maps, size, rows))
+            for view in views
+        )
         yield rows, total / np.float32(len(views))
-
-
-def _bilinear(view: View, size: tuple[int, int], rows: slice) -> Float32:
-    """Rows of the maps resized to ``size``: bilinear, half-pixel centres, as torch's align_corners=False."""
-    maps = view.maps[:, :, ::-1] if view.mirrored else view.maps
-    above, below, down = _taps(np.arange(rows.start, rows.stop), maps.shape[1], size[0])
-    left, right, across = _taps(np.arange(size[1]), maps.shape[2], size[1])
-    # As lerp: where both neighbours agree, the value is theirs exactly.
-    tall = maps[:, above] + (maps[:, below] - maps[:, above]) * down[:, None]
-    result: Float32 = tall[:, :, left] + (tall[:, :, right] - tall[:, :, left]) * across
-    return result
-
-
-def _taps(
-    places: NDArray[np.integer], cells: int, pixels: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], Float32]:
-    """Both neighbours of each place on a grid of ``cells`` stretched over ``pixels``, and the second's weight."""
-    at = np.maximum((places + 0.5) * (cells / pixels) - 0.5, 0)
-    first = np.minimum(at.astype(np.intp), cells - 1)
-    return first, np.minimum(first + 1, cells - 1), (at - first).astype(np.float32)
 
 
 def _softmax(logits: Float32) -> Float32:

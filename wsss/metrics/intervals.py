@@ -69,9 +69,9 @@ def paired_bootstrap(
     random, images = np.random.default_rng(seed), len(a)
     block, draws = max(1, BLOCK_BYTES // (8 * images)), []
     for start in range(0, resamples, block):
-        # How often each image is drawn, row by row: the block, a matter of memory, does not change the draws.
-        drawn = (random.integers(images, size=images) for _ in range(min(block, resamples - start)))
-        weights = np.array([np.bincount(images_of, minlength=images) for images_of in drawn], np.float64)
+        # How often each image is drawn; the block, a matter of memory, does not change the draws.
+        rows = min(block, resamples - start)
+        weights = random.multinomial(images, np.full(images, 1 / images), size=rows).astype(np.float64)
         draws.append(statistic(weights @ second) - statistic(weights @ first))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice")

@@ -5,10 +5,6 @@ other on the map of the block before it, enlarged, and the encoder's map of its 
 *U-Net*, MICCAI 2015). Skip connections are added, not set beside (Chaurasia and Culurciello, *LinkNet*, 2017), and
 each block adds to what it is given: what the encoder knows at its deepest reaches the head from the first step on.
 With narrowing blocks that are not residual, a few hundred steps taught a pretrained encoder's decoder nothing.
-
-What a block sees of the encoder is its maps. SegNet's decoder needs the encoder's pooling indices instead, and a
-stacked hourglass is several encoders and decoders in a row, none of them a backbone with pretrained weights: both
-would be special cases throughout, and are not offered.
 """
 
 from collections.abc import Sequence

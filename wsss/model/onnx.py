@@ -7,7 +7,7 @@ who average scales or have little memory. Channel 0 is background.
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -103,7 +103,7 @@ def onnx_model(network: PlainNetwork, metadata: Mapping[str, str]) -> "onnx.Mode
                 graph,
                 (
                     torch.zeros(2, 3, 130, 97),
-                ),  # sides that divide by nothing, so that no size is taken for a constant
+                ),  # sides that divide by nothing: no size is taken for a constant
                 dynamo=True,
                 dynamic_shapes={"images": {0: dynamic, 2: dynamic, 3: dynamic}},
                 opset_version=OPSET,
@@ -145,10 +145,7 @@ def _clean(model: "onnx.ModelProto") -> None:
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
     for value in [*model.graph.input, *model.graph.output]:
-        _name_dimensions(value.type.tensor_type.shape.dim, _DIMENSIONS[value.name])
-
-
-def _name_dimensions(dimensions: Sequence[Any], names: Sequence[str | None]) -> None:
-    for dimension, name in zip(dimensions, names, strict=True):
-        if name is not None:
-            dimension.dim_param = name
+        dimensions = value.type.tensor_type.shape.dim
+        for dimension, name in zip(dimensions, _DIMENSIONS[value.name], strict=True):
+            if name is not None:
+                dimension.dim_param = name

@@ -6,7 +6,7 @@ import json
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ def variant_costs(
     costs = {}
     for name, network in networks.items():
         crop = configs[name].segment.crop
-        counts = asdict(cost.network_cost(network, height=crop, width=crop))
+        counts = cost.network_cost(network, height=crop, width=crop)
         costs[name] = {
             "step_ms": 1000 * statistics.median(stepping[name]),
             "step_ratio": ratios[name],
