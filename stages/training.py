@@ -22,9 +22,6 @@ from wsss.runtime.pool import loader_workers
 from wsss.store.artifacts import Artifact, DamagedArtifactError, checkpoint_of
 from wsss.train import Training, load_arrays, state_arrays, steps_in_epoch, train
 
-PROJECTED_CHANNELS = 64
-"""Width of the projected features that SR-F compares with ``sr_maps = "features"``."""
-
 
 def fit(
     context: Context,
@@ -58,14 +55,41 @@ def fit(
     return network
 
 
-def check_training(config: TrainConfig, stage: str, run: RunConfig) -> None:
+def check_training(config: TrainConfig, stage: str, run: RunConfig) -> list[str]:
     """Find out now, not after hours of other stages, whether a training stage's network can be built.
+
+    Returns:
+        Notes on loss terms that have nothing to do.
 
     Raises:
         UserError: device, backbone, weights, frozen blocks or exits will not do.
     """
     choose_device(run.device)
-    training_network(config, 1, stage)
+    network = training_network(config, 1, stage)
+    encoder, decoder = network.sides
+    exits = [*network.blocks, len(network.plain.channels) - 1]
+    taught = {
+        "MEA": exits[:-1] if config.mea else [],
+        "SR-F": exits[encoder][1:] if config.weight_sr_f else [],
+        "SR-L": exits[decoder][:-1] if config.weight_sr_l else [],
+    }
+    # An exit is not deployed: a term reaches what is through the head, or through blocks that learn.
+    idle = [
+        name
+        for name, blocks in taught.items()
+        if blocks and exits[-1] not in blocks and max(blocks) < config.frozen_blocks
+    ]
+    notes = []
+    if idle:
+        notes.append(
+            f"{stage}.frozen_blocks = {config.frozen_blocks}: {' and '.join(idle)} train exits of frozen blocks alone, "
+            "nothing of the network that is deployed"
+        )
+    if taught["SR-F"] and not config.mea and config.sr_f_teacher == "shallowest":
+        notes.append(
+            f"{stage}.mea = false: nothing trains the exit that teaches SR-F; set {stage}.weight_sr_f=0"
+        )
+    return notes
 
 
 def training_network(config: TrainConfig, classes: int, stage: str) -> MultiExitNetwork:
@@ -76,15 +100,22 @@ def training_network(config: TrainConfig, classes: int, stage: str) -> MultiExit
     """
     plain = plain_network(config, classes, _backbone(config, stage))
     depth = len(plain.channels)
-    used = config.mea or config.weight_sr_f or config.weight_sr_l
-    project = PROJECTED_CHANNELS if config.sr_maps == "features" and config.weight_sr_f else 0
+    segment = config if isinstance(config, SegmentConfig) else None
+    used = config.mea or config.weight_sr_f or config.weight_sr_l or (segment and segment.weight_sr_p)
+    detail_block = segment.detail_block if segment and segment.weight_detail else 0
+    if detail_block > len(plain.backbone.channels):
+        raise UserError(
+            f"{stage}.detail_block = {detail_block}: expected at most {len(plain.backbone.channels)}"
+        )
     try:
         return MultiExitNetwork(
             plain,
-            classes=classes + isinstance(config, SegmentConfig),
+            classes=classes + (segment is not None),
             exits=config.exits if used else (depth,),
             width=config.exit_channels,
-            project=project,
+            project=config.sr_maps == "features" and config.weight_sr_f > 0,
+            tag_layers=classes if segment and segment.tag_layer else 0,
+            detail_block=detail_block,
         )
     except ValueError as error:
         raise UserError(f"{stage}.exits: {error}") from None

@@ -48,7 +48,7 @@ def tiny_plain(classes: int, seed: int = 0) -> PlainNetwork:
     return PlainNetwork(backbone, head)
 
 
-def tiny_multi_exit(classes: int, seed: int = 0, project: int = 0) -> MultiExitNetwork:
+def tiny_multi_exit(classes: int, seed: int = 0, project: bool = False) -> MultiExitNetwork:
     return MultiExitNetwork(tiny_plain(classes, seed), classes=classes, width=8, project=project)
 
 

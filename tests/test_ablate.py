@@ -204,7 +204,9 @@ def test_mistakes_end_in_a_short_message_before_anything_is_computed(
 
 
 def test_variants_differ_from_the_configuration_in_their_own_keys_only() -> None:
-    config = load_config(None, [f"ablate.variants={ALL}", "segment.weight_sr_l=0.3"])
+    config = load_config(
+        None, [f"ablate.variants={ALL}", "segment.weight_sr_l=0.3", "segment.weight_detail=0.5"]
+    )
     plain = replace(config, ablate=AblateConfig())
     zero = {"weight_sr_f": 0.0, "weight_sr_l": 0.0}
     wanted: dict[str, dict[str, Any]] = {
@@ -218,6 +220,8 @@ def test_variants_differ_from_the_configuration_in_their_own_keys_only() -> None
     for variant in chosen_variants(config):
         changes = wanted[variant.name]
         more: dict[str, Any] = {"weight_cls": 0.0} if variant.name == "baseline" else {}
+        if variant.name not in ("mea+sr", "released"):
+            more["weight_detail"] = 0.0
         assert variant.config == replace(
             plain,
             classify=replace(plain.classify, **changes),

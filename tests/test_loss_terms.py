@@ -7,11 +7,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.networks import tiny_multi_exit, tiny_plain, tiny_segmenter
+from tests.networks import tiny_backbone, tiny_multi_exit, tiny_plain, tiny_segmenter
 from wsss.config import ClassifyConfig, SegmentConfig, TrainConfig
-from wsss.losses import classification_loss, loss_terms, pooled_scores, segmentation_loss, term_counts
+from wsss.losses import (
+    classification_loss,
+    label_probability,
+    loss_terms,
+    pooled_scores,
+    segmentation_loss,
+    self_regulation_f,
+    term_counts,
+)
 from wsss.model.decoder import Decoder
-from wsss.model.multi_exit import ExitOutputs, MultiExitNetwork
+from wsss.model.multi_exit import ExitOutputs, MultiExitNetwork, plain_network
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(5))
 TAGS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -86,16 +94,92 @@ def test_segmentation_scores_leave_background_out() -> None:
     assert before["seg"].item() != after["seg"].item()
 
 
-def test_sr_f_on_projected_features() -> None:
-    network = tiny_multi_exit(2, project=4)
+def test_sr_f_on_features_teaches_those_that_the_shallowest_exit_classifies() -> None:
+    network = tiny_multi_exit(2, project=True)
     outputs = network(IMAGES)
-    config = ClassifyConfig(sr_maps="features", weight_cls=0.0, weight_sr_l=0.0)
+    exit_ = network.exits[0]
+    assert torch.equal(exit_.classifier(outputs.feature_maps[0]), outputs.class_maps[0])  # type: ignore[operator]
+    config = ClassifyConfig(sr_maps="features", weight_cls=0.0, weight_sr_l=0.0, sr_start=0.0)
     got = gradients(network, loss_terms(outputs, TAGS, None, config, 0.9))
-    last = len(network.projections) - 1
-    assert got["projections.0.weight"] is None  # the teacher's projection
-    taught = got[f"projections.{last}.weight"]
-    assert taught is not None
-    assert taught.abs().sum() > 0
+    assert all(gradient is None for name, gradient in got.items() if name.startswith("exits."))
+    projections = [gradient for name, gradient in got.items() if name.startswith("projections.")]
+    assert len(projections) == 6  # weight and bias of three students
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in projections)
+    mea = gradients(network, loss_terms(network(IMAGES), TAGS, None, ClassifyConfig(), 0.0))
+    assert all(gradient is not None for name, gradient in mea.items() if name.startswith("exits.0."))
+
+
+@pytest.mark.parametrize("structure", ["conv", "ushape"])
+@pytest.mark.parametrize("stage", ["classify", "segment"])
+def test_the_deployed_head_learns_with_exits_as_it_does_alone(stage: str, structure: str) -> None:
+    kind = ClassifyConfig if stage == "classify" else SegmentConfig
+    config: TrainConfig = kind(structure=structure, decoder_channels=8, sr_start=1.0)  # type: ignore[arg-type]
+    labels = LABELS if stage == "segment" else None
+    network = MultiExitNetwork(
+        plain_network(config, 2, tiny_backbone()), classes=2 + (labels is not None), width=8
+    )
+    found = []
+    for mea in (True, False):
+        torch.manual_seed(0)  # dropout
+        terms = loss_terms(network(IMAGES), TAGS, labels, replace(config, mea=mea), 0.9)
+        found.append(gradients(network, terms))
+    head = [name for name in found[0] if name.startswith("plain.head.")]
+    for name in head:
+        first, other = found[0][name], found[1][name]
+        assert first is not None
+        assert other is not None
+        assert torch.equal(first, other), name
+        assert first.abs().sum() > 0
+    assert head
+
+
+def test_a_tag_layer_stands_between_pooled_map_and_score_and_keeps_tags_from_nothing_else() -> None:
+    network = MultiExitNetwork(tiny_plain(3), classes=3, width=8, tag_layers=2)
+    outputs, config = network(IMAGES), SegmentConfig(weight_seg=0.0, sr_start=1.0, mea=False, pool="mean")
+    layers = list(network.tag_layers)
+    before = loss_terms(outputs, TAGS, LABELS, config, 0.9)["cls"]
+    assert torch.equal(loss_terms(outputs, TAGS, LABELS, config, 0.9, tag_layers=layers)["cls"], before)
+    weight = torch.tensor([[0.5, 2.0], [-1.0, 3.0]])
+    layers[-1].weight.data, layers[-1].bias.data = weight, torch.tensor([0.3, -0.2])
+    scores = outputs.class_maps[-1][:, 1:].mean((2, 3)) @ weight.T + torch.tensor([0.3, -0.2])
+    wanted = 0.2 * classification_loss([scores], TAGS)
+    got = loss_terms(outputs, TAGS, LABELS, config, 0.9, tag_layers=layers)["cls"]
+    assert float(got.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
+    assert not [name for name in network.deploy().state_dict() if "tag" in name]
+
+
+def test_positions_count_by_their_teachers_word_on_the_label() -> None:
+    outputs = tiny_multi_exit(3)(IMAGES)
+    config = SegmentConfig(weight_cls=0.0, weight_seg=0.0, weight_sr_l=0.0, sr_f_trust="label")
+    trust = [label_probability(single, LABELS) for single in outputs.class_maps]
+    wanted = self_regulation_f(outputs.class_maps, TAGS, tau=2.0, trust=trust)
+    got = loss_terms(outputs, TAGS, LABELS, config, 0.9)["sr_f"]
+    assert float(got.detach()) == pytest.approx(float(wanted.detach()), rel=1e-6)
+    unlabelled = loss_terms(outputs, TAGS, torch.full_like(LABELS, 255), config, 0.9)["sr_f"]
+    assert float(unlabelled.detach()) == 0
+
+
+def test_pixel_level_sr_l_is_what_the_head_teaches_the_other_decoder_exits() -> None:
+    network = multi_exit("ushape")
+    outputs = network(LARGE)
+    config = SegmentConfig(weight_cls=0.0, weight_seg=0.0, weight_sr_f=0.0, weight_sr_l=0.0, weight_sr_p=0.7)
+    head, others = outputs.class_maps[-1], outputs.class_maps[4:7]
+    wanted = sum(self_regulation_f([head, other], TAGS, tau=2.0) for other in others)
+    got = loss_terms(outputs, TAGS, LARGE_LABELS, config, 0.9)["sr_p"]
+    assert float(got.detach()) == pytest.approx(0.7 * float(torch.as_tensor(wanted).detach()), rel=1e-5)
+
+
+def test_a_term_whose_teacher_does_not_teach_yet_is_left_out() -> None:
+    outputs = tiny_multi_exit(3)(IMAGES)
+    config = SegmentConfig(weight_sr_p=1.0)
+
+    def names(*teaches: int) -> set[str]:
+        terms = loss_terms(outputs, TAGS, LABELS, config, 0.9, teaches=[bool(each) for each in teaches])
+        return set(terms) - {"cls", "seg"}
+
+    assert names(0, 1, 1, 0) == set()
+    assert names(1, 0, 0, 0) == {"sr_f"}
+    assert names(0, 0, 0, 1) == {"sr_l", "sr_p"}
 
 
 PARTS = (slice(0, 1), slice(1, 3), slice(3, 5))
@@ -103,15 +187,16 @@ PARTS = (slice(0, 1), slice(1, 3), slice(3, 5))
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"sr_axis": "class"}, {"sr_mode": "released"}, {"sr_maps": "features"}],
-    ids=lambda changes: "-".join(changes) or "space",
+    [{}, {"sr_axis": "space"}, {"sr_mode": "released"}, {"sr_maps": "features"}, {"sr_f_trust": "label"}],
+    ids=lambda changes: "-".join(changes) or "class",
 )
 def test_terms_of_a_batch_are_the_means_of_its_parts_weighted_by_their_counts(
     changes: dict[str, Any],
 ) -> None:
-    config = SegmentConfig(**changes)
+    config = SegmentConfig(weight_sr_p=1.0, weight_detail=1.0, **changes)
     generator = torch.Generator().manual_seed(1)
-    outputs = tiny_multi_exit(3, project=4)(torch.rand(5, 3, 32, 32, generator=generator))
+    network = MultiExitNetwork(tiny_plain(3), classes=3, width=8, project=True, detail_block=2)
+    outputs = network(torch.rand(5, 3, 32, 32, generator=generator))
     tags = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
     labels = torch.randint(0, 3, (5, 32, 32), generator=generator)
     for index in range(5):
@@ -120,7 +205,12 @@ def test_terms_of_a_batch_are_the_means_of_its_parts_weighted_by_their_counts(
     assert whole.keys() == counts.keys()
     total = dict.fromkeys(whole, 0.0)
     for part in PARTS:
-        own = ExitOutputs([m[part] for m in outputs.class_maps], [m[part] for m in outputs.feature_maps])
+        assert outputs.detail is not None
+        own = ExitOutputs(
+            [m[part] for m in outputs.class_maps],
+            [m[part] for m in outputs.feature_maps],
+            outputs.detail[part],
+        )
         terms = loss_terms(own, tags[part], labels[part], config, 0.9)
         shares = term_counts(tags[part], labels[part], config)
         for name, term in terms.items():
@@ -136,12 +226,14 @@ ONE_TERM = {
     "seg": {"weight_seg": 1.0},
     "sr_f": {"weight_sr_f": 1.0},
     "sr_l": {"weight_sr_l": 1.0},
+    "sr_p": {"weight_sr_p": 1.0},
+    "detail": {"weight_detail": 1.0},
 }
 
 
 def multi_exit(structure: str) -> MultiExitNetwork:
     plain = tiny_segmenter(2, structure=structure)
-    return MultiExitNetwork(plain, classes=3, width=8).train()
+    return MultiExitNetwork(plain, classes=3, width=8, detail_block=2).train()
 
 
 def reached(network: MultiExitNetwork, term: str, **changes: object) -> dict[str, str]:
@@ -176,7 +268,8 @@ CONV = [
     ("seg", {}, "xxxx", "xxx", "x"),
     ("seg", {"mea": False}, "xxxx", "...", "x"),
     ("sr_f", {}, "xxxx", ".xx", "x"),  # the shallowest exit only teaches
-    ("sr_f", {"sr_axis": "class"}, "xxxx", ".xx", "x"),
+    ("sr_f", {"sr_axis": "space"}, "xxxx", ".xx", "x"),
+    ("sr_f", {"sr_f_trust": "label"}, "xxxx", ".xx", "x"),
     ("sr_f", {"sr_mode": "released"}, "xxxx", ".xx", "x"),
     ("sr_f", {"sr_f_teacher": "previous"}, "xxxx", ".xx", "x"),
     ("sr_f", {"sr_f_teacher": "mean"}, "xxxx", "xxx", "x"),
@@ -184,6 +277,8 @@ CONV = [
     ("sr_l", {"sr_l_activation": "softmax"}, "xxx.", "xxx", "."),
     ("sr_l", {"sr_l_teacher": "next"}, "xxx.", "xxx", "."),
     ("sr_l", {"sr_l_teacher": "mean"}, "xxxx", "xxx", "x"),
+    ("sr_p", {}, "xxx.", "xxx", "."),
+    ("detail", {}, "xxxx", "...", "x"),  # of the deployed head alone
 ]
 
 
@@ -203,6 +298,8 @@ USHAPE = [
     ("sr_f", {"sr_f_teacher": "mean"}, "xxxx", "....", "xxxx...", "."),
     ("sr_l", {}, "xxxx", "xxx.", "....xxx", "."),  # in the decoder, and through its skip connections
     ("sr_l", {"sr_l_teacher": "mean"}, "xxxx", "xxxx", "....xxx", "x"),
+    ("sr_p", {}, "xxxx", "xxx.", "....xxx", "."),
+    ("detail", {}, "xxxx", "xxxx", ".......", "x"),  # reaches the decoder
 ]
 
 

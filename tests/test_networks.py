@@ -1,14 +1,15 @@
 """Networks: shapes, exits, the U-shape's decoder, folding; nothing of the exits is left in what is deployed."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.training import training_network
+from stages.training import check_training, training_network
 from tests.networks import CHANNELS, tiny_backbone, tiny_multi_exit, tiny_plain, tiny_segmenter
-from wsss.config import ClassifyConfig, SegmentConfig, TrainConfig
+from wsss.config import ClassifyConfig, RunConfig, SegmentConfig, TrainConfig
 from wsss.model.decoder import Decoder, LowLevelDecoder, UpBlock
 from wsss.model.heads import AsppHead, ExitHead, LightHead, PixelHead
 from wsss.model.multi_exit import (
@@ -69,10 +70,12 @@ def test_an_exit_on_a_missing_block_is_refused() -> None:
         MultiExitNetwork(tiny_plain(2), classes=2, exits=(2, 5))
 
 
-def test_projections_have_one_map_per_exit() -> None:
-    features = tiny_multi_exit(2, project=7)(IMAGES).feature_maps
-    assert [maps.shape[1] for maps in features] == [7, 7, 7, 7]
-    assert [tuple(maps.shape[2:]) for maps in features] == [(32, 24), (16, 12), (8, 6), (4, 3)]
+def test_projections_have_one_map_per_exit_of_the_shallowests_width() -> None:
+    features = tiny_multi_exit(2, project=True)(IMAGES).feature_maps
+    assert [maps.shape[1] for maps in features] == [4, 4, 4, 4]
+    assert [tuple(maps.shape[2:]) for maps in features] == [(8, 6), (16, 12), (8, 6), (4, 3)]
+    ushape = MultiExitNetwork(tiny_segmenter(2, structure="ushape"), classes=3, project=True)
+    assert len(ushape(IMAGES).feature_maps) == 4  # SR-F acts in the encoder alone
 
 
 def test_backbone_normalises_its_input() -> None:
@@ -262,6 +265,28 @@ def test_what_cannot_be_folded_stays_as_it_is() -> None:
     broken = trained(NETWORKS[0])
     next(broken.parameters()).data.fill_(float("nan"))
     assert folded(broken) is broken
+
+
+LITE = ClassifyConfig(backbone="tf_efficientnet_lite0", weights="none", exits=(3, 4), frozen_blocks=5)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (LITE, ["frozen_blocks = 5: MEA and SR-L train exits of frozen blocks alone"]),
+        (replace(LITE, frozen_blocks=3), []),
+        (
+            replace(LITE, mea=False, weight_sr_l=0.0),
+            ["mea = false: nothing trains the exit that teaches SR-F"],
+        ),
+        (replace(LITE, structure="ushape", exits=()), ["frozen_blocks = 5: SR-F train"]),
+        (replace(LITE, mea=False, weight_sr_f=0.0, weight_sr_l=0.0), []),
+    ],
+)
+def test_terms_that_reach_nothing_that_is_deployed_are_named(config: TrainConfig, said: list[str]) -> None:
+    notes = check_training(config, "classify", RunConfig())
+    assert len(notes) == len(said)
+    assert all(note.startswith(f"classify.{part}") for note, part in zip(notes, said, strict=True))
 
 
 @pytest.mark.parametrize("size", [(64, 96), (61, 35)])

@@ -56,10 +56,12 @@ def test_a_few_images_by_heart(structure: str, tmp_path: Path) -> None:
         log=seen.append,
     )
     train(network, job, device=torch.device("cpu"), precision=torch.float32)
-    assert set(seen[-1]) == {"epoch", "cls", "seg", "sr_f", "sr_l"}
+    assert {"epoch", "cls", "seg", "sr_f", "sr_l"} < set(seen[-1])
+    assert seen[-1][f"exit{len(plain.channels)}.miou"] > seen[0][f"exit{len(plain.channels)}.miou"]
     deployed = network.deploy()
     right = [
         (label_probabilities(deployed, image, scales=(1.0,), flip=False).argmax(0) == expected).float().mean()
         for image, expected in zip(images, labels, strict=True)
     ]
-    assert min(right) > (0.9 if structure == "conv" else 0.97), right  # cells of 16 pixels round corners
+    # Cells of 16 pixels round corners, and the teacher of detail, block 1, cannot tell the classes apart.
+    assert min(right) > (0.8 if structure == "conv" else 0.97), right

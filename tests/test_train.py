@@ -12,12 +12,22 @@ import torch
 
 from tests.networks import tiny_multi_exit
 from wsss import train as training
-from wsss.config import ClassifyConfig, TrainConfig
+from wsss.config import ClassifyConfig, SegmentConfig, TrainConfig
 from wsss.errors import UserError
+from wsss.model.multi_exit import ExitOutputs
 from wsss.runtime import interrupt
 from wsss.runtime.interrupt import Interrupted
 from wsss.store.artifacts import Stamp
-from wsss.train import Batch, Training, batch_indices, make_optimizer, prepare, set_learning_rate, train
+from wsss.train import (
+    Batch,
+    Training,
+    batch_indices,
+    exit_counts,
+    make_optimizer,
+    prepare,
+    set_learning_rate,
+    train,
+)
 
 CPU = torch.device("cpu")
 CONFIG = ClassifyConfig(batch=4, lr=0.01, head_lr=2.0, optimizer="adamw")
@@ -57,11 +67,13 @@ def assert_bit_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor
         assert torch.equal(value, other[name]), name
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": "sgd"}, {"sr_bar": 0.2}], ids=lambda changes: next(iter(changes))
+)
 def test_training_resumed_after_a_stop_is_bit_equal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    config = replace(CONFIG, optimizer=optimizer, freeze_bn=False)  # type: ignore[arg-type]
+    config = replace(CONFIG, freeze_bn=False, **changes)
     whole = tiny_multi_exit(2)
     train(whole, job(tmp_path / "a", config=config), device=CPU, precision=torch.float32)
 
@@ -113,6 +125,54 @@ def test_training_learns_and_logs_every_epoch(tmp_path: Path) -> None:
     assert logged[-1]["cls"] < 0.5 * logged[0]["cls"]
     assert "sr_f" not in logged[0]
     assert {"cls", "sr_f", "sr_l"} < set(logged[-1])
+
+
+def test_exits_teach_from_the_step_on_at_which_they_pass_the_bar(tmp_path: Path) -> None:
+    logged: list[dict[str, float]] = []
+    config = replace(CONFIG, lr=0.01, poly=0.0, sr_start=0.0, sr_bar=0.9, weight_sr_f=0.0)
+
+    def batches(first: int) -> Iterator[Batch]:
+        return (batch(0) for _ in range(first, 60))
+
+    network = tiny_multi_exit(2)
+    train(
+        network,
+        job(tmp_path, 60, config, batches=batches, log=logged.append, steps_per_epoch=1),
+        device=CPU,
+        precision=torch.float32,
+    )
+    began = {event["teaches"]: event["step"] for event in logged if "teaches" in event}
+    assert 4 in began, "the deepest exit has learned one batch by heart"
+    epochs = [event for event in logged if "epoch" in event]
+    assert {"cls", "exit1.miou", "exit4.miou", "exit4.found"} < set(epochs[0])
+    first = next(event["epoch"] for event in epochs if "sr_l" in event)
+    assert first == began[4] + 1
+    assert epochs[int(began[4]) - 1]["exit4.miou"] >= 0.9 > epochs[int(began[4]) - 2]["exit4.miou"]
+    assert network.teaches.tolist() == [int(block in began) for block in (1, 2, 3, 4)]
+
+
+def test_what_exits_know_is_counted_one_by_one() -> None:
+    outputs = tiny_multi_exit(3)(torch.rand(2, 3, 48, 32))
+    labels = torch.randint(0, 4, (2, 48, 32)).to(torch.uint8)
+    labels[labels == 3] = 255
+    tags = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    known = exit_counts(outputs, tags, labels, SegmentConfig())
+    named = exit_counts(ExitOutputs([maps[:, 1:] for maps in outputs.class_maps]), tags, None, CONFIG)
+    for index, maps in enumerate(outputs.class_maps):
+        wanted, (_, _, h, w) = np.zeros((3, 3)), maps.shape
+        for b, y, x in np.ndindex(2, h, w):
+            label, found = (
+                int(labels[b, (2 * y + 1) * 24 // h, (2 * x + 1) * 16 // w]),
+                int(maps[b, :, y, x].argmax()),
+            )
+            if label != 255:
+                wanted[label] += [label == found, 1, 0]
+                wanted[found, 2] += 1
+        assert known[index].tolist() == wanted.tolist()
+        says = maps[:, 1:].mean((2, 3)) > 0
+        for tag in range(2):
+            both = int((says[:, tag] & (tags[:, tag] > 0)).sum())
+            assert named[index, tag].tolist() == [both, int(tags[:, tag].sum()), int(says[:, tag].sum())]
 
 
 def test_a_non_finite_loss_stops_with_step_and_images(tmp_path: Path) -> None:

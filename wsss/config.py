@@ -1,7 +1,9 @@
 """The configuration: a frozen dataclass per stage, plus ``data``, ``run`` and ``ablate``; TOML in and out.
 
 Every field is followed by its documentation; its type says what is accepted, and pydantic holds values to it. Defaults
-are the published ones (IRN line for the classifier, DeepLab-v2 for the segmenter).
+of network, views and optimiser follow published recipes (IRN for the classifier, DeepLab-v2 for the segmenter). Of
+self-regulation lambdas and start are published; what the paper leaves open is our choice: temperatures and their
+scaling, sr_axis, sr_maps, sr_l_activation, pool, and all that is off by default.
 """
 
 import ast
@@ -111,7 +113,7 @@ class TrainConfig(Section):
     lr: Weight = 0.01
     """peak learning rate of the backbone"""
     head_lr: Weight = 10.0
-    """factor on lr for the heads and exits"""
+    """factor on lr for the head, the exits and a decoder (the released code: 10)"""
     weight_decay: Weight = 1e-4
     """weight decay"""
     poly: Weight = 0.9
@@ -125,7 +127,8 @@ class TrainConfig(Section):
     mea: bool = True
     """multi-exit architecture: every exit learns the tasks (off: the deepest alone)"""
     weight_exits: Weight = 1.0
-    """weight of every other exit beside the network's own head in L_cls and L_seg (1: published)"""
+    """weight of all other exits beside the network's own head, which always counts fully, in L_cls and L_seg (1:
+    published; 0.4 as PSPNet's auxiliary loss)"""
     weight_cls: Weight = 0.2
     """lambda1, weight of the multi-label classification loss"""
     weight_sr_f: Weight = 1.0
@@ -142,10 +145,10 @@ class TrainConfig(Section):
     """who teaches detail: the shallowest exit (published), each exit's shallower neighbour, or all exits' mean"""
     sr_l_teacher: Literal["deepest", "next", "mean"] = "deepest"
     """who teaches semantics: the deepest exit (published), each exit's deeper neighbour, or all exits' mean"""
-    sr_axis: Literal["space", "class"] = "space"
-    """SR-F distributions over positions (per tagged class) or over classes"""
+    sr_axis: Literal["class", "space"] = "class"
+    """SR-F distributions over classes at each position, or over positions for each tagged class"""
     sr_maps: Literal["class", "features"] = "class"
-    """SR-F on class maps or on 1x1-projected feature maps"""
+    """SR-F on class maps, or on the features that the shallowest exit classifies and projections to their width"""
     sr_mode: Literal["soft", "released"] = "soft"
     """SR-F with soft targets, or the released code's hard argmax targets"""
     sr_l_activation: Literal["sigmoid", "softmax"] = "sigmoid"
@@ -154,6 +157,9 @@ class TrainConfig(Section):
     """share of all steps before SR starts (published: 10,000 of 40,000)"""
     sr_ramp: Share = 0.0
     """share of all steps in which SR rises linearly to its full weight"""
+    sr_bar: Share = 0.0
+    """mIoU with the labels of recent batches (classify: of the tags named and given) that an exit must have reached
+    before it teaches; 0: sr_start alone decides"""
     pool: Pooling = "mean"
     """how a class map becomes an image-level score"""
 
@@ -161,6 +167,8 @@ class TrainConfig(Section):
         """Refuse combinations that no single field can see."""
         if self.long_side[0] > self.long_side[1]:
             raise ValueError(f"long_side = {list(self.long_side)}: expected [smallest, largest]")
+        if self.sr_maps == "features" and self.sr_mode == "released":
+            raise ValueError("sr_maps = 'features': expected sr_mode = 'soft'; released targets are classes")
         if self.zoom and (len(self.zoom) != 2 or self.zoom[0] > self.zoom[1]):
             raise ValueError(f"zoom = {list(self.zoom)}: expected [smallest, largest], or [] for long_side")
         if self.weights == "bundled" and self.backbone != "tf_efficientnet_lite0":
@@ -253,6 +261,19 @@ class SegmentConfig(TrainConfig):
     pixels, with mean 1 over them, so that rare labels count"""
     weight_seg: Weight = 0.8
     """lambda2, weight of the pixel-wise cross-entropy"""
+    weight_sr_p: Weight = 0.0
+    """weight of SR-L at every position: the head's class probabilities teach the other exits that SR-L acts on"""
+    weight_detail: Weight = 0.0
+    """weight of the detail loss: where shallow features have edges, the head's class probabilities should, too"""
+    detail_block: Count = 2
+    """block of the backbone whose features the detail loss looks at, 1 = shallowest"""
+    detail_reach: Count = 2
+    """distance of the neighbours it compares, in cells of that block"""
+    sr_f_trust: Literal["all", "label"] = "all"
+    """SR-F counts every position fully, or by the probability that its teacher gives the position's label"""
+    tag_layer: bool = False
+    """a linear layer between each exit's pooled class map and its image-level scores, so that the tags' loss does not
+    act on the mask's own logits (the released code has one)"""
     test_scales: Scales = (1.0,)
     """image scales averaged in prediction"""
     test_flip: bool = False

@@ -40,7 +40,7 @@ def resize_maps(maps: NDArray[np.floating], size: tuple[int, int], rows: slice =
     for index, single in enumerate(maps):
         plane = Image.fromarray(np.ascontiguousarray(single, dtype=np.float32))
         part = (0, top * h / H, w, bottom * h / H)
-        result[index] = plane.resize((size[1], bottom - top), Image.Resampling.BILINEAR, part)
+        result[index] = np.asarray(plane.resize((size[1], bottom - top), Image.Resampling.BILINEAR, part))
     return result
 
 
@@ -112,11 +112,8 @@ def _strips(views: Sequence[View], size: tuple[int, int]) -> Iterator[tuple[slic
     count = max(1, STRIP_VALUES // (len(views[0].maps) * W))
     for top in range(0, H, count):
         rows = slice(top, min(top + count, H))
-        total = sum(
-            _softmax(resize_maps(view.maps[:, :, ::-1] if view.mirrored else view.maps, size, rows))
-            for view in views
-        )
-        yield rows, total / np.float32(len(views))
+        upright = (view.maps[:, :, ::-1] if view.mirrored else view.maps for view in views)
+        yield rows, np.mean([_softmax(resize_maps(maps, size, rows)) for maps in upright], axis=0)
 
 
 def _softmax(logits: Float32) -> Float32:

@@ -4,6 +4,9 @@ With several processes each takes its part of every batch, and DistributedDataPa
 terms are weighted by the part's share of what the whole batch counts (`wsss.losses.term_counts`), so the result is
 that of one process within rounding.
 
+What each exit knows is followed over recent batches (`MultiExitNetwork.known`): it is logged, and with ``sr_bar`` an
+exit teaches from the step on at which it passed.
+
 Every random choice is a function of (seed, epoch, image) in the data and of (seed, step) in the network, so a
 checkpoint holds no generator state, and training resumed at step n continues bit for bit.
 """
@@ -22,9 +25,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from wsss.config import TrainConfig
+from wsss import IGNORE
+from wsss.config import SegmentConfig, TrainConfig
 from wsss.errors import UserError, listed
-from wsss.losses import loss_terms, term_counts
+from wsss.losses import labels_on, loss_terms, pooled_scores, term_counts
+from wsss.metrics.confusion import mean_defined, ratio
+from wsss.metrics.sweep import sweep_ious
 from wsss.model.heads import ImageDropout
 from wsss.model.multi_exit import ExitOutputs, MultiExitNetwork
 from wsss.runtime import distributed
@@ -38,6 +44,8 @@ from timm.layers.norm_act import convert_sync_batchnorm  # isort: skip - after w
 
 CHECKPOINT_SECONDS = 60.0
 """Training time between checkpoints: what a kill can cost at most."""
+MEMORY = 0.95
+"""How much of what exits were known to know counts at the next batch."""
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
@@ -69,7 +77,7 @@ class Training:
         batches: given the first step wanted, yields the batches from there to the end.
         checkpoint: file of the state from which an interrupted training is resumed.
         stamp: of the stage; a checkpoint of another fingerprint is not used.
-        log: called once per epoch with the mean loss terms.
+        log: called once per epoch with the mean loss terms and what exits know, and when an exit begins to teach.
         compile: run the network with ``torch.compile``, where that works.
         label_weights: (1 + C,) factors on the cross-entropy by label, or None for 1.
     """
@@ -116,12 +124,16 @@ def train(network: MultiExitNetwork, job: Training, *, device: torch.device, pre
                     f"{listed(batch.ids, ', ')}.\nTry a smaller {stage}.lr, run.precision=fp32 or lr_warmup=0.1."
                 )
             optimise(optimizer, terms)
+            for index in new_teachers(network, config.sr_bar):
+                job.log({"step": step + 1, "teaches": block_numbers(network)[index]})
             seen.append(values)
             bar.set_postfix_str(f"loss {sum(values.values()):.3f}", refresh=False)
             bar.update(config.batch)
             done = step + 1
             if done % job.steps_per_epoch == 0:
-                job.log({"epoch": done // job.steps_per_epoch, **_means(seen)})
+                job.log(
+                    {"epoch": done // job.steps_per_epoch, **_means(seen), **exit_figures(network, config)}
+                )
                 seen = []
             # The last one too: what comes after training may fail, and must not cost the training.
             if stop or due or done == job.steps:
@@ -171,7 +183,18 @@ class Criterion(nn.Module):
         shares = self._shares(tags, labels) if distributed.count() > 1 else {}
         with autocast(self.device, self.precision):
             outputs = self._outputs(images)
-        terms = loss_terms(outputs, tags, labels, self.config, progress, self.label_weights)
+        known = exit_counts(outputs, tags, labels, self.config)
+        self.network.known.mul_(MEMORY).add_(distributed.total(known))
+        terms = loss_terms(
+            outputs,
+            tags,
+            labels,
+            self.config,
+            progress,
+            label_weights=self.label_weights,
+            tag_layers=list(self.network.tag_layers),
+            teaches=[bool(each) for each in self.network.teaches.tolist()] if self.config.sr_bar else None,
+        )
         return {name: term * shares[name] if shares else term for name, term in terms.items()}
 
     def _outputs(self, images: Tensor) -> ExitOutputs:
@@ -196,6 +219,62 @@ class Criterion(nn.Module):
             if isinstance(module, ImageDropout):
                 module.batch = images, distributed.part(images)
         return dict(zip(counts, own / whole.clamp(min=1), strict=True))
+
+
+@torch.no_grad()
+def exit_counts(outputs: ExitOutputs, tags: Tensor, labels: Tensor | None, config: TrainConfig) -> Tensor:
+    """What each exit says of a batch beside what is known.
+
+    Args:
+        outputs: of the network.
+        tags: (B, C), 1 where the image's tags name the class.
+        labels: (B, H, W) with 255, or None.
+        config: how scores are pooled.
+
+    Returns:
+        (E, L, 3) float32: positions of each exit's own grid whose label it finds, has, and predicts, by label; without
+        labels (E, C, 3), the same of images and tags.
+    """
+    counts = []
+    for maps in outputs.class_maps:
+        if labels is None:
+            named = pooled_scores(maps, config.pool) > 0
+            counts.append(torch.stack([(named & (tags > 0)).sum(0), (tags > 0).sum(0), named.sum(0)], 1))
+            continue
+        found, there = maps.argmax(1), labels_on(maps, labels)
+        counted = there != IGNORE
+        parts = (there[counted & (found == there)], there[counted], found[counted])
+        counts.append(torch.stack([part.bincount(minlength=maps.shape[1]) for part in parts], 1))
+    return torch.stack(counts).float()
+
+
+def exit_figures(network: MultiExitNetwork, config: TrainConfig) -> dict[str, float]:
+    """By block of each exit, in recent batches: mIoU with labels or tags, and the share of foreground or tags found."""
+    known = network.known.cpu().numpy()
+    miou = mean_defined(sweep_ious(known))
+    foreground = known[:, isinstance(config, SegmentConfig) :].sum(1)
+    found = ratio(foreground[:, 0], foreground[:, 1])
+    return {
+        f"exit{block}.{name}": round(float(value), 4)
+        for name, values in (("miou", miou), ("found", found))
+        for block, value in zip(block_numbers(network), values, strict=True)
+        if math.isfinite(value)
+    }
+
+
+def block_numbers(network: MultiExitNetwork) -> list[int]:
+    """The blocks of all exits, 1 = shallowest."""
+    return [block + 1 for block in [*network.blocks, len(network.plain.channels) - 1]]
+
+
+def new_teachers(network: MultiExitNetwork, bar: float) -> list[int]:
+    """Let the exits teach whose mIoU in recent batches has reached the bar; returns those that begin now."""
+    if not bar or bool(network.teaches.all()):
+        return []
+    passed = mean_defined(sweep_ious(network.known.cpu().numpy())) >= bar
+    fresh = [index for index, taught in enumerate(network.teaches.tolist()) if passed[index] and not taught]
+    network.teaches[fresh] = 1
+    return fresh
 
 
 def prepare(network: MultiExitNetwork, config: TrainConfig, device: torch.device) -> None:

@@ -104,13 +104,14 @@ def introduce(session: Session) -> None:
 
 
 def check_networks(session: Session) -> None:
-    """Refuse what a later stage could not build before an earlier one computes for hours."""
+    """Refuse what a later stage could not build before an earlier one computes for hours; say what does nothing."""
     for name, item in session.planned.items():
         section = getattr(session.config, name)
         if isinstance(section, TrainConfig) and not item.cached:
             from stages.training import check_training
 
-            check_training(section, name, session.config.run)
+            for note in check_training(section, name, session.config.run):
+                print(f"note: {note}")
         if name == "cams" and not item.cached:
             from stages.training import check_cam_exits
 

@@ -64,7 +64,7 @@ def sweep_counts(truth: Labels, label: Labels, value: NDArray[np.float32], label
     return np.stack(np.broadcast_arrays(right.T, true, seed.T), axis=-1)
 
 
-def sweep_ious(counts: Counts) -> NDArray[np.float64]:
+def sweep_ious(counts: NDArray[np.number]) -> NDArray[np.float64]:
     """(T, L, 3) -> (T, L) IoU of every label at every threshold; NaN where a label is in neither."""
     right, truth, seed = np.moveaxis(counts, -1, 0)
     return ratio(right, truth + seed - right)

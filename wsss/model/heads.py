@@ -122,15 +122,19 @@ class ExitHead(nn.Module):
         super().__init__()
         self.pooling = max(1, EXIT_STRIDE // stride)
         width = min(width, channels)
-        width = width // VECTOR * VECTOR or width
+        self.width = width = width // VECTOR * VECTOR or width
         self.body = nn.Sequential(conv_norm_relu(channels, width, 1), conv_norm_relu(width, width, 3))
         self.classifier = nn.Conv2d(width, classes, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, D, h, w) -> (B, C, h', w') logits, h' = ceil(h / pooling)."""
+    def reduced(self, features: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, width, h', w') what the exit classifies, h' = ceil(h / pooling)."""
         if self.pooling > 1:
             features = F.avg_pool2d(features, self.pooling, ceil_mode=True, count_include_pad=False)
-        return self.classifier(self.body(features))  # type: ignore[no-any-return]
+        return self.body(features)  # type: ignore[no-any-return]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, C, h', w') logits, h' = ceil(h / pooling)."""
+        return self.classifier(self.reduced(features))  # type: ignore[no-any-return]
 
 
 def conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:

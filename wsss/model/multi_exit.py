@@ -27,13 +27,15 @@ class ExitOutputs:
 
     Attributes:
         class_maps: per exit (B, C, h_k, w_k) logits.
-        feature_maps: per exit (B, D, h_k, w_k) projected features; empty unless the network projects.
+        feature_maps: per exit that SR-F acts on (B, D, h_k, w_k), where it compares features; else empty.
+        detail: (B, D, h, w) features of a shallow block; None unless they are wanted.
         encoder: the exits that SR-F acts on.
         decoder: the exits that SR-L acts on. Without a decoder both act on all exits.
     """
 
     class_maps: list[Tensor]
     feature_maps: list[Tensor] = field(default_factory=list)
+    detail: Tensor | None = None
     encoder: slice = field(default_factory=lambda: slice(None))
     decoder: slice = field(default_factory=lambda: slice(None))
 
@@ -86,7 +88,18 @@ class MultiExitNetwork(nn.Module):
         exits: blocks that get an exit, 1 = shallowest; a decoder's are counted on from the encoder's. The last
             block may be named or not. Empty: all blocks.
         width: channels inside an exit head; fewer where its block has fewer.
-        project: channels of the projected feature maps (``sr_maps="features"``); 0 for none.
+        project: whether SR-F compares features (``sr_maps="features"``): of the shallowest exit those that it
+            classifies, so that something trains them, of every other a 1x1 projection of its block's to their width.
+        tag_layers: classes of the tags, where a linear layer stands between each exit's pooled class map and its score;
+            0: none. It starts as the identity.
+        detail_block: block whose features are given out too, 1 = shallowest; 0: none.
+
+    Attributes:
+        blocks: of every exit but the last, 0 = shallowest.
+        sides: the exits that SR-F and those that SR-L acts on.
+        known: (E, classes, 3) float32: by exit and class, what was right, what is true and what was predicted in recent
+            batches (see `wsss.train`).
+        teaches: (E,) uint8: whether the exit has passed the bar for teachers.
 
     Raises:
         ValueError: a block that the network does not have.
@@ -99,7 +112,9 @@ class MultiExitNetwork(nn.Module):
         classes: int,
         exits: Sequence[int] = (),
         width: int = 64,
-        project: int = 0,
+        project: bool = False,
+        tag_layers: int = 0,
+        detail_block: int = 0,
     ) -> None:
         super().__init__()
         channels, strides = plain.channels, plain.strides
@@ -109,24 +124,41 @@ class MultiExitNetwork(nn.Module):
         others = sorted(set(exits or range(1, depth)) - {depth})
         self.blocks = [block - 1 for block in others]
         self.plain = plain
-        self.exits = nn.ModuleList(
-            ExitHead(channels[index], strides[index], classes, width) for index in self.blocks
-        )
+        heads = [ExitHead(channels[index], strides[index], classes, width) for index in self.blocks]
+        self.exits = nn.ModuleList(heads)
+        self.sides = slice(None), slice(None)
+        if isinstance(plain.decoder, Decoder):
+            inside = sum(index < len(plain.backbone.channels) for index in self.blocks)
+            self.sides = slice(inside), slice(inside, None)
+        self.students = [*self.blocks, depth - 1][self.sides[0]][1:] if project else []
         self.projections = nn.ModuleList(
-            nn.Conv2d(channels[index], project, 1) for index in [*self.blocks, depth - 1] if project
+            nn.Conv2d(channels[index], heads[0].width, 1) for index in self.students
         )
+        layers = [nn.Linear(tag_layers, tag_layers) for _ in range(tag_layers and len(others) + 1)]
+        for layer in layers:
+            nn.init.eye_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.tag_layers = nn.ModuleList(layers)
+        self.detail_block = detail_block
+        self.known: Tensor
+        self.teaches: Tensor
+        self.register_buffer("known", torch.zeros(len(others) + 1, classes, 3))
+        self.register_buffer("teaches", torch.zeros(len(others) + 1, dtype=torch.uint8))
 
     def forward(self, images: Tensor) -> ExitOutputs:
         """(B, 3, H, W) RGB in [0, 1] -> the maps of all exits, in the order of the blocks."""
         features = self.plain.blocks(images)
         class_maps = [exit_(features[index]) for exit_, index in zip(self.exits, self.blocks, strict=True)]
         class_maps.append(self.plain.head(features[-1]))
-        used = [features[index] for index in [*self.blocks, len(features) - 1]]
-        projected = [project(used[index]) for index, project in enumerate(self.projections)]
-        if not isinstance(self.plain.decoder, Decoder):
-            return ExitOutputs(class_maps, projected)
-        inside = sum(index < len(self.plain.backbone.channels) for index in self.blocks)
-        return ExitOutputs(class_maps, projected, slice(inside), slice(inside, None))
+        reduced: list[Tensor] = []
+        if self.students:
+            teacher: ExitHead = self.exits[0]  # type: ignore[assignment]
+            reduced.append(teacher.reduced(features[self.blocks[0]]))
+        reduced += [
+            project(features[index]) for project, index in zip(self.projections, self.students, strict=True)
+        ]
+        detail = features[self.detail_block - 1].detach() if self.detail_block else None
+        return ExitOutputs(class_maps, reduced, detail, *self.sides)
 
     def deploy(self) -> PlainNetwork:
         """The plain network, in evaluation mode: what is left when training is over."""

@@ -220,6 +220,9 @@ def _built_in(name: str, config: Config) -> tuple[str, ...]:
     if name == "baseline" and "segment" in stages:
         # Plain cross-entropy on the network's own head: no tags either.
         overrides.append("segment.weight_cls=0")
+    if name not in ("mea+sr", "released") and "segment" in stages:
+        own = ("weight_sr_p", "weight_detail")
+        overrides += [f"segment.{key}=0" for key in own if getattr(config.segment, key)]
     return tuple(overrides)
 
 
