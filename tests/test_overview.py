@@ -1,10 +1,14 @@
 """Pictures: the palette, painting, the grid."""
 
+import math
+
 import numpy as np
 from msgspec.structs import replace
+from PIL import Image, ImageDraw
 
 from data import Dataset, Sample, overview_samples
-from wsss.pictures import CELL, draw_grid, paint_cams, paint_labels, voc_palette
+from tests.trees import UInt8
+from wsss.pictures import CELL, draw_grid, draw_text, paint_cams, paint_labels, text_width, voc_palette
 
 
 def test_the_palette_is_vocs() -> None:
@@ -66,3 +70,27 @@ def test_the_overview_shows_each_class_in_turn_and_no_image_twice() -> None:
     dataset = Dataset(classes=("a", "b", "c"), samples=samples)
     assert [sample.id for sample in overview_samples(dataset, rows=4)] == ["0", "2", "5", "1"]
     assert [sample.id for sample in overview_samples(dataset)] == ["0", "2", "5", "1", "3"]
+
+
+SCRIPTS = "кот γάτα قطة חתול बिल्ली বিড়াল பூனை แมว ແມວ 고양이 ねこ 猫 კატა կատու ድመት ကြောင် mačka"
+
+
+def test_every_script_has_letters_in_pictures() -> None:
+    pictures = [text_picture(name) for name in SCRIPTS.split()]
+    assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+    assert not any(map(has_box, pictures))
+    assert has_box(text_picture("\uffff"))
+    assert has_box(text_picture("кот \U00012000"))  # no font has cuneiform
+
+
+def has_box(picture: UInt8) -> bool:
+    """Whether there is a letter that is drawn as one that no font has."""
+    box = text_picture("\uffff")
+    return any(np.array_equal(picture[:, x : x + box.shape[1]], box) for x in range(picture.shape[1]))
+
+
+def text_picture(text: str) -> UInt8:
+    """A text in black on white, as wide as it is."""
+    image = Image.new("RGB", (math.ceil(text_width(text, 13)), 24), "white")
+    draw_text(ImageDraw.Draw(image), (0, 0), text, 13)
+    return np.asarray(image)[..., 0]

@@ -1,8 +1,10 @@
 """Pictures to look at: masks and CAMs painted over an image, with a legend; masks as palette PNGs."""
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -81,7 +83,7 @@ def draw_grid(
         rows: caption and N pictures each, (H, W, 3) uint8 of any size, shown at most `CELL` large; None for none.
         names: of the labels of the legend.
     """
-    width, small, soft = GAP + len(headings) * (CELL + GAP), font(12), (100, 100, 100)
+    width, soft = GAP + len(headings) * (CELL + GAP), (100, 100, 100)
     strip = _legend(names, width)
     top = strip.height + GAP
     canvas = Image.new("RGB", (width, top + ROW + len(rows) * (CELL + ROW + GAP)), "white")
@@ -89,14 +91,14 @@ def draw_grid(
     draw = ImageDraw.Draw(canvas)
     lefts = [GAP + column * (CELL + GAP) for column in range(len(headings))]
     for left, heading in zip(lefts, headings, strict=True):
-        draw.text((left, top), heading, fill="black", font=font(14))
+        draw_text(draw, (left, top), heading, 14)
     top += ROW
     for caption, pictures in rows:
-        draw.text((GAP, top), caption, fill=soft, font=small)
+        draw_text(draw, (GAP, top), caption, 12, soft)
         top, height = top + ROW - 4, 0
         for left, picture in zip(lefts, pictures, strict=True):
             if picture is None:
-                draw.text((left, top), "none", fill=soft, font=small)
+                draw_text(draw, (left, top), "none", 12, soft)
                 continue
             factor = CELL / max(picture.shape)
             h, w = (max(1, round(side * factor)) for side in picture.shape[:2])
@@ -131,9 +133,60 @@ def legend(labels: Sequence[int], classes: Sequence[str], ignored: str) -> dict[
     return {label: ignored if label == IGNORE else classes[label - 1] for label in sorted(labels) if label}
 
 
-def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """The font of all pictures."""
-    return ImageFont.load_default(size)
+def draw_text(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    size: int,
+    colour: tuple[int, ...] = (0, 0, 0),
+) -> float:
+    """Write one line of any script, its capitals' top below ``place`` by a third of ``size``; returns its width."""
+    x, baseline = place[0], place[1] + 1.1 * size
+    for face, piece in _pieces(" ".join(text.split()), size):
+        draw.text((x, baseline), piece, fill=colour, font=face, anchor="ls")
+        x += face.getlength(piece)
+    return x - place[0]
+
+
+def text_width(text: str, size: int) -> float:
+    """Pixels that `draw_text` needs."""
+    return sum(face.getlength(piece) for face, piece in _pieces(" ".join(text.split()), size))
+
+
+@cache
+def _faces(size: int, engine: ImageFont.Layout | None = None) -> list[ImageFont.FreeTypeFont]:
+    """Fonts of all scripts: the one with Latin, Greek and Cyrillic first, the one with Chinese last."""
+    noto = sorted(Path(str(file)) for file in files("manimgx_fonts").iterdir() if file.name.endswith(".ttf"))
+    upright = [path for path in noto if "Italic" not in path.name]
+    upright.sort(key=lambda path: not path.name.startswith("NotoSans["))
+    cjk = Path(str(files("manimgx_fonts_cjk"))) / "NotoSansCJK-VF.otf.ttc"
+    faces = [ImageFont.truetype(path, size, layout_engine=engine) for path in (*upright, cjk)]
+    for face in faces:
+        face.set_variation_by_axes([400])  # else the last would be thin
+    return faces
+
+
+@cache
+def _font_of(letter: str) -> int:
+    """The first font that has a letter: the others draw what they draw for no character. 0 where none has."""
+    for index, face in enumerate(_faces(12, ImageFont.Layout.BASIC)):  # the other layout may put two for one
+        own, none = (face.getmask(character) for character in (letter, "\uffff"))
+        if own.size != none.size or bytes(own) != bytes(none):
+            return index
+    return 0
+
+
+def _pieces(text: str, size: int) -> list[tuple[ImageFont.FreeTypeFont, str]]:
+    """A text cut where another font begins; spaces and marks belong to the letter before them."""
+    pieces: list[tuple[ImageFont.FreeTypeFont, str]] = []
+    for letter in text:
+        joins = bool(pieces) and unicodedata.category(letter)[0] in "MCZ"
+        face = pieces[-1][0] if joins else _faces(size)[_font_of(letter)]
+        if pieces and face is pieces[-1][0]:
+            pieces[-1] = (face, pieces[-1][1] + letter)
+        else:
+            pieces.append((face, letter))
+    return pieces
 
 
 def encode_mask(labels: NDArray[np.uint8], note: Mapping[str, Any] | None = None) -> bytes:
@@ -167,7 +220,7 @@ def _legend(names: Mapping[int, str], width: int) -> Image.Image:
     """Each name beside its colour, as wide as wanted: entries flow into lines."""
     places, left, top = {}, 4, 0
     for label, name in names.items():
-        needed = round(font(13).getlength(name)) + SWATCH + 17
+        needed = round(text_width(name, 13)) + SWATCH + 17
         if left > 4 and left + needed > width:
             left, top = 4, top + ROW
         places[label] = (left, top + 5)
@@ -177,5 +230,5 @@ def _legend(names: Mapping[int, str], width: int) -> Image.Image:
     for label, (x, y) in places.items():
         colour = tuple(voc_palette()[label].tolist())
         draw.rectangle((x, y, x + SWATCH, y + SWATCH), fill=colour, outline="black")
-        draw.text((x + SWATCH + 5, y - 1), names[label], fill="black", font=font(13))
+        draw_text(draw, (x + SWATCH + 5, y - 2), names[label], 13)
     return strip

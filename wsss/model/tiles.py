@@ -38,7 +38,7 @@ def tiled_maps(
     maps = np.empty((0, *cells), np.float32)
     for rows, core_rows in windows(image.shape[0], tile, grid):
         for columns, core_columns in windows(image.shape[1], tile, grid):
-            window = np.ascontiguousarray(image[rows, columns])
+            window = image[rows, columns].copy()  # contiguous: torch takes no mirrored array
             pixels = torch.from_numpy(window).permute(2, 0, 1)[None].float()
             part = forward(pixels / 255 if window.dtype == np.uint8 else pixels)[0].float().cpu().numpy()
             if not len(maps):
