@@ -49,7 +49,9 @@ def check_equal(session: onnxruntime.InferenceSession, network: PlainNetwork) ->
 
 def test_onnxruntime_equals_torch_at_any_batch_and_size(product: Product, model: Path) -> None:
     run = open_run(product.workspace, "tiny")
-    check_equal(onnxruntime.InferenceSession(model), RunPredictor(run, run_settings(run.config)).network)
+    predictor = RunPredictor(run, run_settings(run.config))
+    predictor.load()
+    check_equal(onnxruntime.InferenceSession(model), predictor.network)
 
 
 def test_networks_without_same_padding_are_exported_too() -> None:

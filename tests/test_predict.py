@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from data.images import read_image, read_mask
@@ -18,7 +19,7 @@ from run_pipeline import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
 from stages.commands.predict.predictors import RunPredictor, run_settings, scaled_image
 from stages.workspace import open_run
 from tests.products import Product
-from tests.trees import voc_palette, write_jpeg
+from tests.trees import UInt8, voc_palette, write_jpeg
 from wsss.cams import resized
 from wsss.crf import PRESETS, dense_crf
 
@@ -130,10 +131,48 @@ def test_what_cannot_be_read_is_named_and_stops_nothing(
     (photos / "notes.txt").write_text("no picture")
     assert predict(product, photos, "--out", tmp_path / "out") == EXIT_USER_ERROR
     captured = capsys.readouterr()
-    assert "3 predicted, 0 there already, 2 failed" in captured.out
+    assert "note: left out, no images: 1 .txt (notes.txt)" in captured.out
+    assert "3 predicted, 0 there already, 1 failed" in captured.out
     assert "broken.jpg: damaged" in captured.err
-    assert "notes.txt: not an image" in captured.err
     assert len(files(tmp_path / "out")) == 4
+    (photos / "broken.jpg").unlink()
+    assert predict(product, photos, "--out", tmp_path / "out") == 0  # what is no image is no failure
+
+
+def test_whatever_happens_to_an_image_is_its_own_failure(
+    product: Product,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    labels = RunPredictor.labels
+
+    def odd(self: RunPredictor, image: UInt8, allowed: NDArray[np.bool_] | None) -> UInt8:
+        if image.shape[0] == 88:
+            raise ZeroDivisionError("the reason")
+        return labels(self, image, allowed)
+
+    monkeypatch.setattr(RunPredictor, "labels", odd)
+    for n in range(11):
+        shutil.copy(photos / "trip 2" / "b.jpg", photos / f"turned {n:02d}.jpg")
+    assert predict(product, photos, "--out", tmp_path / "out") == EXIT_USER_ERROR
+    captured = capsys.readouterr()
+    assert "2 predicted, 0 there already, 12 failed" in captured.out
+    assert "b.jpg: ZeroDivisionError: the reason\n" in captured.err
+    assert "and 2 more, all of them in" in captured.err
+    failed = (tmp_path / "out" / "predict.failed.txt").read_text(encoding="utf-8").splitlines()
+    assert len(failed) == 12
+
+
+@pytest.mark.parametrize("side", [(1, 40), (40, 1), (1, 1)])
+def test_images_of_one_row_or_column_are_predicted(
+    product: Product, tmp_path: Path, side: tuple[int, int]
+) -> None:
+    write_jpeg(tmp_path / "thin.jpg", np.zeros((*side, 3), np.uint8))
+    options = ("--flip", "--crf", "--overlay", "--scales", "0.5,1", "--set", "run.workers=1")
+    assert predict(product, tmp_path / "thin.jpg", "--out", tmp_path / "out", *options) == 0
+    assert read_mask(tmp_path / "out" / "thin.png").shape == side
 
 
 def test_the_pixel_limit_can_be_set(
@@ -195,7 +234,9 @@ def test_crf_is_the_published_one_on_the_networks_probabilities(
 
 def load(product: Product, **changes: object) -> RunPredictor:
     run = open_run(product.workspace, "tiny")
-    return RunPredictor(run, run_settings(run.config, **{"tile": 0, **changes}))
+    predictor = RunPredictor(run, run_settings(run.config, **{"tile": 0, **changes}))
+    predictor.load()
+    return predictor
 
 
 @pytest.mark.slow

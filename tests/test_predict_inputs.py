@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stages.commands.predict.inputs import find_images
+from tests.trees import write_png
 from wsss.errors import UserError
 
 
@@ -24,15 +26,8 @@ def names(*items: str | Path, out: Path = Path("nowhere")) -> list[str]:
 
 def test_a_folder_gives_all_below_it_and_counts_what_is_hidden(tree: Path) -> None:
     found, notes = find_images([str(tree)], Path("nowhere"))
-    assert [p.name for p in found] == [
-        "a.jpg",
-        "notes.txt",
-        "trip 1/b.png",
-        "trip 1/über.JPG",
-        "trip 2/b.png",
-    ]
-    assert [p.id for p in found][3] == "trip 1/über"
-    assert notes == ["2 hidden files left out"]
+    assert [p.id for p in found] == ["a", "trip 1/b", "trip 1/über", "trip 2/b"]
+    assert notes == ["2 hidden files left out", "left out, no images: 1 .txt (notes.txt)"]
 
 
 def test_patterns_keep_the_folders_below_their_fixed_part(tree: Path) -> None:
@@ -56,7 +51,7 @@ def test_two_images_with_one_result_are_refused(tree: Path) -> None:
 
 def test_results_are_no_images(tree: Path) -> None:
     found, notes = find_images([str(tree)], tree / "trip 1")
-    assert [image.name for image in found] == ["a.jpg", "notes.txt", "trip 2/b.png"]
+    assert [image.name for image in found] == ["a.jpg", "trip 2/b.png"]
     assert any("2 files in" in note for note in notes)
 
 
@@ -66,7 +61,17 @@ def test_links_to_folders_are_followed_once(tree: Path) -> None:
     (tree.parent / "elsewhere" / "c.jpg").write_bytes(b"x")
     (tree / "linked").symlink_to(tree.parent / "elsewhere")
     assert "linked/c.jpg" in names(tree)
-    assert len(names(tree)) == 6
+    assert len(names(tree)) == 5
+
+
+def test_a_named_file_is_an_image_if_it_can_be_opened_as_one(tree: Path) -> None:
+    write_png(tree / "scan", np.zeros((2, 2), np.uint8))
+    (tree / "a.txt").write_text("of a.jpg")
+    (tree / "a.jpg.json").write_text("{}")
+    assert names(tree / "scan", tree / "a.jpg", tree / "a.txt", tree / "a.jpg.json") == ["a.jpg", "scan"]
+    assert names(tree / "*") == ["a.jpg", "scan", *names(tree)[1:]]
+    with pytest.raises(UserError, match=r"no images there \(left out, no images: 1 \.txt \(a\.txt\)\)"):
+        names(tree / "a.txt")
 
 
 @pytest.mark.parametrize("item", ["nothing.jpg", "*.nothing", ""])

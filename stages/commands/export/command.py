@@ -85,7 +85,12 @@ def run_export(request: ExportRequest) -> None:
         prefix=request.prefix,
     )
     field = {"masks": "labels" if request.unsure == "decide" else "masks", "predictions": "predictions"}
-    predictor = cache(lambda: RunPredictor(run, run_settings(run.config)))
+
+    @cache
+    def predictor() -> RunPredictor:
+        found = RunPredictor(run, run_settings(run.config))
+        found.load()
+        return found
 
     def labels(image_id: str) -> NDArray[np.uint8]:
         if image_id in artifact:

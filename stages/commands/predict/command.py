@@ -30,16 +30,18 @@ from stages.commands.predict.predictors import (
 )
 from stages.workspace import open_run
 from wsss.config import RunConfig
-from wsss.errors import UserError, listed
+from wsss.errors import SHOWN, UserError, listed, plural
 from wsss.pictures import encode_mask, encode_overlay, mask_note
 from wsss.resize import resize_labels
 from wsss.runtime import distributed
-from wsss.runtime.interrupt import check
+from wsss.runtime.interrupt import Interrupted, check
 from wsss.runtime.pool import look_ahead, pool_workers, progress_bar, worker_processes, worker_threads
-from wsss.store.files import OutputFolder, atomic_path, digest_of, parse_json, write_json
+from wsss.store.files import OutputFolder, atomic_path, digest_of, parse_json, write_json, write_text
 
 UInt8 = NDArray[np.uint8]
 RECORD = "predict.json"
+Failure = tuple[str, str]
+"""What went wrong with an image, and what may help or nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,7 @@ class Predicted:
     and ``overlay`` are files to be written: one with a note of how it was made, one with the image and class names.
     """
 
+    source: Path
     labels: UInt8 | CrfInput
     size: tuple[int, int]
     mask: Path
@@ -99,8 +102,9 @@ def run_predict(request: PredictRequest) -> None:
     distributed.wait()
     for note in (*notes, *tag_notes):
         print(f"note: {note}")
+    predictor.load()
     own = images[distributed.rank() :: distributed.count()]
-    failures: list[tuple[InputImage, Exception]] = []
+    failures: list[Failure] = []
     workers = pool_workers(machine)
     pool = worker_processes(workers, write_result) if request.crf else worker_threads(1, write_result)
     written = 0
@@ -114,8 +118,10 @@ def run_predict(request: PredictRequest) -> None:
                 check()
                 try:
                     found = _predict(image, request, predictor, out, settings, tags.get(image.name))
-                except (UserError, MemoryError) as error:
-                    failures.append((image, error))
+                except Interrupted:
+                    raise
+                except Exception as error:  # whatever it is: this image's alone
+                    failures.append(_failure(image.source, error))
                     found = None
                 if found:
                     yield found
@@ -123,14 +129,14 @@ def run_predict(request: PredictRequest) -> None:
                     bar.update()
 
         depth = 2 * workers if request.crf else 2
-        for _ in look_ahead(submit, predicted(), depth=depth):
-            written += 1
+        for failed in look_ahead(submit, predicted(), depth=depth):
+            failures += [failed] if failed else []
+            written += not failed
             bar.update()
     kept = len(own) - written - len(failures)
     written, kept, failed = distributed.totals(written, kept, len(failures))
     print(f"{written} predicted, {kept} there already, {failed} failed: {out.root}")
-    if failures:
-        raise UserError(_failure_text(failures))
+    _tell(failures, out.place(f"predict.failed{distributed.rank() or ''}.txt"))
 
 
 def _claim(
@@ -176,16 +182,22 @@ def _check_same(record: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def write_result(item: Predicted) -> None:
+def write_result(item: Predicted) -> Failure | None:
     """Find the labels by a CRF if that is left to do, and write the overlay and then the mask."""
-    labels = crf_labels(item.labels) if isinstance(item.labels, CrfInput) else item.labels
-    labels = resize_labels(labels, item.size)
-    if item.overlay is not None:
-        path, image, classes = item.overlay
+    files = {}
+    try:
+        labels = crf_labels(item.labels) if isinstance(item.labels, CrfInput) else item.labels
+        labels = resize_labels(labels, item.size)
+        if item.overlay is not None:
+            path, image, classes = item.overlay
+            files[path] = encode_overlay(image, labels, classes)
+        files[item.mask] = encode_mask(labels, item.note)
+    except Exception as error:
+        return _failure(item.source, error)
+    for path, content in files.items():  # a disk that is full ends the command
         with atomic_path(path) as temporary:
-            temporary.write_bytes(encode_overlay(image, labels, classes))
-    with atomic_path(item.mask) as temporary:
-        temporary.write_bytes(encode_mask(labels, item.note))
+            temporary.write_bytes(content)
+    return None
 
 
 def _predict(
@@ -217,6 +229,7 @@ def _predict(
         allowed[[0, *(tag + 1 for tag in tags)]] = True
     ask = predictor.crf_input if request.crf else predictor.labels
     return Predicted(
+        source=image.source,
         labels=ask(pixels, allowed),
         size=(pixels.shape[0], pixels.shape[1]),
         mask=mask,
@@ -249,11 +262,25 @@ def _record(predictor: Predictor, *, tagged: bool) -> dict[str, Any]:
     return {"network": predictor.identity, "classes": list(predictor.classes), "tagged": tagged, **settings}
 
 
-def _failure_text(failures: Sequence[tuple[InputImage, Exception]]) -> str:
-    texts = [str(error) or f"{image.source}: not enough memory" for image, error in failures]
-    text = f"{len(texts)} image(s) could not be predicted: {listed(texts, ' ')}"
-    if any(isinstance(error.__cause__, Image.DecompressionBombError) for _, error in failures):
-        text += "\nImages that are meant to be that large: --max-pixels N."
-    if any(isinstance(error, MemoryError) for _, error in failures):
-        text += "\nLess memory: a smaller --tile or --max-side."
-    return text
+def _failure(source: Path, error: Exception) -> Failure:
+    if isinstance(error.__cause__, Image.DecompressionBombError):
+        return str(error), "Images that are meant to be that large: --max-pixels N."
+    if (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    ):  # torch's, of an accelerator
+        return f"{source}: not enough memory", "Less memory: a smaller --tile or --max-side."
+    if isinstance(error, UserError):
+        return str(error), ""
+    return f"{source}: {type(error).__name__}: {' '.join(str(error).split())[:200]}", ""
+
+
+def _tell(failures: Sequence[Failure], file: Path) -> None:
+    """Raise UserError with the failures, a line each; where there are many, ``file`` has all of them."""
+    file.unlink(missing_ok=True)
+    if failures:
+        texts = [text for text, _ in failures]
+        lines = [f"{plural(len(texts), 'image')} could not be predicted:", *texts[:SHOWN]]
+        if len(texts) > SHOWN:
+            write_text(file, "".join(f"{text}\n" for text in texts))
+            lines.append(f"and {len(texts) - SHOWN} more, all of them in {file}")
+        raise UserError("\n".join([*lines, *sorted({remedy for _, remedy in failures} - {""})]))

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from data.sources.folder import parse_csv
+from PIL import Image
+
+from data.sources.folder import IMAGE_SUFFIXES, parse_csv
 from data.sources.listing import read_text
-from wsss.errors import UserError, listed
+from wsss.errors import UserError, listed, plural
 
 
 @dataclass(frozen=True, order=True)
@@ -29,9 +31,9 @@ class InputImage:
 
 
 def find_images(items: Sequence[str], out: Path) -> tuple[list[InputImage], list[str]]:
-    """List what files, folders (with all below them) and glob patterns name; what lies in ``out`` is left out.
+    """List the images that files, folders (with all below them) and glob patterns name, but for those in ``out``.
 
-    Nothing is opened, and nothing is left out for its extension: what is no image fails by name later.
+    In folders an image's ending decides; a file that is named itself, or matched, may have another if it is an image.
 
     Returns:
         The images sorted by name, each once; and sentences on what was left out.
@@ -40,9 +42,9 @@ def find_images(items: Sequence[str], out: Path) -> tuple[list[InputImage], list
         UserError: an item names nothing, or two images would get the same result file.
     """
     found: dict[str, InputImage] = {}
-    clashes, hidden, results = [], 0, 0
+    clashes, hidden, results, others = [], 0, 0, dict[str, list[str]]()
     for item in items:
-        for image in _expanded(item):
+        for image, named in _expanded(item):
             parts = PurePosixPath(image.name).parts
             if out.resolve() in image.source.resolve().parents:
                 results += 1
@@ -50,6 +52,8 @@ def find_images(items: Sequence[str], out: Path) -> tuple[list[InputImage], list
                 raise UserError(f"{item}: a pattern with .. after a wildcard; name the folder itself")
             elif any(part.startswith(".") for part in parts):
                 hidden += 1
+            elif not (image.name.lower().endswith(IMAGE_SUFFIXES) or (named and _is_image(image.source))):
+                others.setdefault(image.source.suffix.lower() or "without an ending", []).append(image.name)
             elif found.setdefault(image.id, image).source.resolve() != image.source.resolve():
                 clashes.append(f"{found[image.id].source} and {image.source}")
     if clashes:
@@ -57,9 +61,12 @@ def find_images(items: Sequence[str], out: Path) -> tuple[list[InputImage], list
             f"{len(clashes)} image(s) would get the result file of another: {listed(clashes)}.\n"
             "Give the folder that holds them all, which keeps subfolders, or rename them."
         )
-    notes = [f"{hidden} hidden files left out"] if hidden else []
+    notes = [f"{plural(hidden, 'hidden file')} left out"] if hidden else []
     if results:
-        notes.append(f"{results} files in {out} left out: it is the folder of the results")
+        notes.append(f"{plural(results, 'file')} in {out} left out: it is the folder of the results")
+    if others:
+        kinds = [f"{len(names)} {suffix} ({names[0]})" for suffix, names in sorted(others.items())]
+        notes.append(f"left out, no images: {listed(kinds, ', ')}")
     if not found:
         raise UserError(
             f"{listed(items, ', ')}: no images there ({'; '.join(notes) or 'the folder is empty'})"
@@ -67,12 +74,21 @@ def find_images(items: Sequence[str], out: Path) -> tuple[list[InputImage], list
     return sorted(found.values()), notes
 
 
-def _expanded(item: str) -> Iterator[InputImage]:
+def _is_image(path: Path) -> bool:
+    try:
+        Image.open(path).close()
+    except Exception:  # Pillow's readers raise almost anything
+        return False
+    return True
+
+
+def _expanded(item: str) -> Iterator[tuple[InputImage, bool]]:
+    """What an item names, and whether it names that file itself."""
     path = Path(item).expanduser()
     if path.is_dir():
         yield from _below(path, path)
     elif path.exists():
-        yield InputImage(path.name.lstrip(".") or path.name, path)  # named itself, so meant, hidden or not
+        yield InputImage(path.name.lstrip(".") or path.name, path), True  # meant, hidden or not
     else:
         # Path.glob takes no absolute pattern.
         matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(item) else []  # noqa: PTH207
@@ -85,10 +101,10 @@ def _expanded(item: str) -> Iterator[InputImage]:
             if match.is_dir():
                 yield from _below(match, base)
             else:
-                yield InputImage(match.relative_to(base).as_posix(), match)
+                yield InputImage(match.relative_to(base).as_posix(), match), True
 
 
-def _below(folder: Path, base: Path) -> Iterator[InputImage]:
+def _below(folder: Path, base: Path) -> Iterator[tuple[InputImage, bool]]:
     """Every file below a folder, links to folders followed, each real folder once."""
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
@@ -99,7 +115,7 @@ def _below(folder: Path, base: Path) -> Iterator[InputImage]:
         seen.add(real)
         folders.sort()
         for path in (Path(place) / file for file in sorted(files)):
-            yield InputImage(path.relative_to(base).as_posix(), path)
+            yield InputImage(path.relative_to(base).as_posix(), path), False
 
 
 def read_tags(

@@ -83,6 +83,10 @@ class Predictor(ABC):
     settings: Settings
 
     @abstractmethod
+    def load(self) -> None:
+        """Get the network ready, after all that can be refused without it."""
+
+    @abstractmethod
     def maps(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
         """(H, W, 3), uint8 or float32 in [0, 1] -> (L, h, w) float32 logits, L = C + 1."""
 
@@ -121,17 +125,21 @@ class RunPredictor(Predictor):
     """The segmentation network of a finished run."""
 
     def __init__(self, run: FinishedRun, settings: Settings) -> None:
-        from stages.training import load_deployed
-        from wsss.runtime.device import choose_device, choose_precision
-
         artifact = run.artifact("segment")
         artifact.close()
         self.classes = artifact.classes
         self.identity = artifact.fingerprint
         self.settings = settings
-        self._device = choose_device(run.config.run.device)
-        self._precision = choose_precision(run.config.run, self._device)
-        self.network = load_deployed(artifact.path, run.config.segment, len(self.classes), self._device)
+        self._path, self._config = artifact.path, run.config
+
+    def load(self) -> None:
+        """See `Predictor`."""
+        from stages.training import load_deployed
+        from wsss.runtime.device import choose_device, choose_precision
+
+        self._device = choose_device(self._config.run.device)
+        self._precision = choose_precision(self._config.run, self._device)
+        self.network = load_deployed(self._path, self._config.segment, len(self.classes), self._device)
 
     def labels(self, image: UInt8, allowed: NDArray[np.bool_] | None) -> UInt8:
         """As `Predictor.labels`; what is no larger than a tile is computed as stage segment does, bit for bit."""
@@ -200,6 +208,9 @@ class OnnxPredictor(Predictor):
         self.classes, own = self._metadata()
         self.settings = msgspec.structs.replace(own, **given)
         self.identity = f"onnx:{file_sha256(path)[:16]}"
+
+    def load(self) -> None:
+        """See `Predictor`: the session has it."""
 
     def maps(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
         """See `Predictor`."""
