@@ -305,10 +305,10 @@ def predict(
 def export(
     name: Finished,
     format: Annotated[
-        Literal["voc", "coco", "cvat", "labelstudio", "onnx"],
+        Literal["voc", "coco", "cvat", "labelstudio", "yolo", "onnx"],
         Option(
             help="voc: palette PNGs and a list; coco: instances JSON with RLE; cvat: archive 'Segmentation mask 1.1'; "
-            "labelstudio: tasks with brush predictions; onnx: the network."
+            "labelstudio: tasks with brush predictions; yolo: polygons; onnx: the network."
         ),
     ],
     source: Annotated[

@@ -14,9 +14,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from skimage.draw import polygon2mask
 
-from stages.commands.export.formats import FORMATS, LabelledImage, Labelling, brush_rle, file_names, regions
+from stages.commands.export.formats import (
+    FORMATS,
+    LabelledImage,
+    Labelling,
+    brush_rle,
+    check_names,
+    file_names,
+    outline,
+    regions,
+)
 from tests.trees import voc_palette
 from wsss.errors import UserError
 
@@ -186,12 +197,86 @@ def test_cvat_archive_reads_back(instances: bool) -> None:
 
 
 def test_cvat_refuses_what_it_cannot_say() -> None:
-    with pytest.raises(UserError, match=r"labelmap\.txt.*a:b"):
-        list(FORMATS["cvat"]([], replace(ABOUT, classes=["a:b"])))
     dots = np.zeros((80, 80), np.uint8)
     dots[::4, ::4] = 1
     with pytest.raises(UserError, match="dots: more than 254"):
         files("cvat", instances=True, of=[LabelledImage("dots", "dots.jpg", dots)])
+
+
+NAMES = ("voc", "coco", "cvat", "labelstudio", "yolo")
+
+
+@pytest.mark.parametrize(
+    "image_id", ["../x", "a/../../x", "/etc/x", "a//b", "a\\b", "", ".", "a\nb", "\udcff", "\x07"]
+)
+def test_ids_that_leave_the_folder_or_are_no_text_are_refused(image_id: str) -> None:
+    for name in NAMES:
+        with pytest.raises(UserError, match=f"--format {name} cannot hold\nimage names that .*: "):
+            check_names(name, ["fine", "trip 1/über..x", image_id], CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("ids", "classes", "refusing"),
+    [
+        (["#1 red", "ok"], ["a"], ["cvat"]),
+        (["# 2"], ["a"], ["cvat"]),
+        (["a b", 'x;y, "q"#', "дом/кот"], ["a b", "b#", "c,d"], []),
+        (["a "], ["a"], ["voc", "cvat"]),
+        (["a"], ["x: y"], ["cvat"]),
+        (["a"], ["#x"], ["cvat"]),
+        (["a"], ["a\tb"], list(NAMES)),
+    ],
+)
+def test_each_format_refuses_the_names_that_it_cannot_hold(
+    ids: list[str], classes: list[str], refusing: list[str]
+) -> None:
+    for name in NAMES:
+        if name in refusing:
+            with pytest.raises(UserError, match="cannot hold") as caught:
+                check_names(name, ids, classes)
+            assert str(caught.value).endswith("CVAT imports too." if name == "cvat" else "Rename them.")
+        else:
+            check_names(name, ids, classes)
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 14), st.integers(1, 14))))
+def test_an_outline_encloses_the_mask_with_its_holes_and_nothing_else(mask: Mask) -> None:
+    labels = mask.astype(np.uint8)
+    for _, part in regions(labels, instances=True):
+        corners = outline(part)
+        assert (polygon2mask(part.shape, corners[:, ::-1] - 0.5) == part).all()
+
+
+def test_yolo_is_read_back_as_its_polygons_are_filled() -> None:
+    ring = np.zeros((30, 40), np.uint8)
+    ring[3:25, 4:35], ring[8:12, 8:12], ring[14:20, 16:30], ring[16:18, 18:20] = 1, 0, 0, 3
+    of = [*images(), LabelledImage("ring", "ring.jpg", ring)]
+    found = dict(FORMATS["yolo"](of, ABOUT))
+    names = found["data.yaml"].decode().splitlines()
+    assert names == [
+        "train: images/train",
+        "val: images/train",
+        "names:",
+        '  0: "cat"',
+        '  1: "Bär & Wolf"',
+        '  2: "traffic light"',
+    ]
+    for image in of:
+        H, W = image.labels.shape
+        read = np.zeros_like(image.labels)
+        lines = found[f"labels/train/{image.id}.txt"].decode().splitlines()
+        for line in lines:
+            label, *shares = line.split()
+            corners = np.array(shares, float).reshape(-1, 2) * (W, H)
+            mask = coco_mask.decode(coco_mask.frPyObjects([corners.ravel().tolist()], H, W))[..., 0].astype(
+                bool
+            )
+            assert not read[mask].any()
+            read[mask] = int(label) + 1
+            assert (np.array(shares, float) >= 0).all()
+            assert (np.array(shares, float) <= 1).all()
+        assert (read == certain(image.labels)).all()
+        assert len(lines) == len(list(regions(image.labels, instances=True)))
 
 
 def test_label_studio_tasks_read_back() -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from data.cache import Memory, checked_images
 from data.images import read_image
 from data.sources import read_listing
-from stages.commands.export.formats import FORMATS, LabelledImage, Labelling, file_names
+from stages.commands.export.formats import FORMATS, LabelledImage, Labelling, check_names, file_names
 from stages.commands.predict.predictors import METADATA_SCHEMA, RunPredictor, run_settings
 from stages.workspace import FinishedRun, open_run
 from wsss.errors import UserError, listed
@@ -36,7 +35,7 @@ class ExportRequest:
 
     name: str
     workspace: Path
-    format: Literal["voc", "coco", "cvat", "labelstudio", "onnx"]
+    format: Literal["voc", "coco", "cvat", "labelstudio", "yolo", "onnx"]
     source: Literal["masks", "predictions"] | None = None
     split: str | None = None
     out: Path | None = None
@@ -72,7 +71,7 @@ def run_export(request: ExportRequest) -> None:
         raise UserError(
             f"--split {split}: no image of it, neither in run {run.name} nor in {run.config.data.root}"
         )
-    check_ids(ids)
+    check_names(request.format, ids, artifact.classes)
     targets = file_names(request.format, ids, split)
     out = _folder(run, request, f"{request.source}-{split}-{request.format}", targets)
     about = Labelling(
@@ -111,19 +110,13 @@ def run_export(request: ExportRequest) -> None:
     print(f"{len(ids)} images, {request.source} of split {split}: {out.root / targets[0]}")
 
 
-def check_ids(ids: Sequence[str]) -> None:
-    """Refuse ids that are not plain relative paths: files would lie, or be unpacked, elsewhere. Raises UserError."""
-    wrong = [
-        repr(image_id)
-        for image_id in ids
-        if {"", ".", ".."} & set(image_id.split("/")) or re.search(r"[\\\0\n\r]", image_id)
-    ]
-    if wrong:
-        raise UserError(f"image ids that are no relative paths: {listed(wrong, ', ')}; nothing was written")
-
-
 def _split(run: FinishedRun, request: ExportRequest) -> str:
     data, masks = run.config.data, request.source == "masks"
+    if masks and run.config.segment.supervision == "full":
+        raise UserError(
+            f"--from masks: run {run.name} learned from the data set's own masks and has no pseudo-masks; "
+            "--from predictions has the network's"
+        )
     split = request.split or (data.train_split if masks else data.val_split)
     if split not in (data.train_split, data.val_split):
         raise UserError(f"--split {split}: this run knows the splits {data.train_split} and {data.val_split}")

@@ -4,6 +4,7 @@
     coco          instances JSON with compressed RLE
     cvat          archive "Segmentation mask 1.1", which CVAT imports as it is
     labelstudio   tasks with brush predictions, and the labelling configuration that they need
+    yolo          a text file of polygons per image, and data.yaml, as Ultralytics trains segmentation from
 
 Labels everywhere: 0 background, c + 1 class c, 255 uncertain. VOC ignores 255 too and keeps it; elsewhere no
 annotation covers such pixels, as none covers background. A format is a generator of file names (relative, with ``/``)
@@ -12,6 +13,7 @@ and contents. The file that lists the others comes last, so what is listed is th
 
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
+from scipy.spatial import cKDTree
+from skimage.measure import find_contours
 from skimage.measure import label as connected_components
 
 from wsss import IGNORE
@@ -34,6 +38,8 @@ BRUSH_SIZES = (3, 4, 8, 16)
 """Numbers of bits in which Label Studio's format writes the length of a run, by their index."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file in a zip: the earliest that a zip can hold."""
+_UNSAYABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+"""Control characters, bytes that are no UTF-8, and what XML has not: lines, JSON or XML would break."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,35 @@ def file_names(name: str, ids: Sequence[str], split: str) -> list[str]:
     """The files of a format, the main one first."""
     if name == "voc":
         return [_voc_list(split), "classes.txt", *map(_voc_mask, ids)]
+    if name == "yolo":
+        return ["data.yaml", *(_yolo_labels(split, image_id) for image_id in ids)]
     if name == "labelstudio":
         return [f"tasks_{split}.json", "labelling_config.xml"]
     return [f"instances_{split}.json" if name == "coco" else f"segmentation_mask_{split}.zip"]
+
+
+def check_names(name: str, ids: Sequence[str], classes: Sequence[str]) -> None:
+    """Refuse names that the files of a format cannot hold, or that would lie elsewhere. Raises UserError."""
+    problems: dict[str, list[str]] = {}
+    for what, names in (("image", ids), ("class", classes)):
+        for text in names:
+            reason = ""
+            if _UNSAYABLE.search(text):
+                reason = "hold control characters or bytes that are no text"
+            elif what == "image" and ({"", ".", ".."} & set(text.split("/")) or "\\" in text):
+                reason = "are no plain relative paths"
+            elif name in ("voc", "cvat") and text != text.strip():
+                reason = "begin or end with a space, which readers of lists drop"
+            elif name == "cvat" and text.startswith("#"):
+                reason = "begin with #, which CVAT takes for a comment"
+            elif name == "cvat" and what == "class" and ":" in text:
+                reason = "hold a colon, which separates the fields of labelmap.txt"
+            if reason:
+                problems.setdefault(f"{what} names that {reason}", []).append(repr(text))
+    if problems:
+        lines = [f"{sentence}: {listed(names, ', ')}" for sentence, names in problems.items()]
+        remedy = " or take --format coco, which CVAT imports too" if name == "cvat" else ""
+        raise UserError("\n".join([f"--format {name} cannot hold", *lines, f"Rename them{remedy}."]))
 
 
 def regions(labels: NDArray[np.uint8], *, instances: bool) -> Iterator[tuple[int, NDArray[np.bool_]]]:
@@ -141,7 +173,7 @@ def cvat(images: Iterable[LabelledImage], about: Labelling) -> Files:
     task's: so uncertain pixels are background here.
 
     Raises:
-        UserError: a class name that ``labelmap.txt`` cannot hold, or an image with more objects than numbers.
+        UserError: an image with more objects than numbers.
     """
     content = BytesIO()
     ids = []
@@ -199,12 +231,54 @@ def labelstudio(images: Iterable[LabelledImage], about: Labelling) -> Files:
     yield tasks, _json(document)
 
 
+def yolo(images: Iterable[LabelledImage], about: Labelling) -> Files:
+    """Per image a line ``class x y x y ...`` for each connected component, whatever ``instances`` says.
+
+    The format has one polygon for an object, in shares of width and height: see `outline`. Classes count from 0, and
+    an image without any is an empty file, which is a background image to YOLO.
+    """
+    for image in images:
+        H, W = image.labels.shape
+        lines = []
+        for c, mask in regions(image.labels, instances=True):
+            lines.append(" ".join([str(c), *(f"{share:.6g}" for share in (outline(mask) / (W, H)).ravel())]))
+        yield _yolo_labels(about.split, image.id), _lines(lines)
+    names = [f"  {c}: {json.dumps(name, ensure_ascii=False)}" for c, name in enumerate(about.classes)]
+    # YOLO looks for labels where an image's path has images: the images belong there, or a link to their folder.
+    yield (
+        "data.yaml",
+        _lines([f"{key}: images/{about.split}" for key in ("train", "val")] + ["names:", *names]),
+    )
+
+
 FORMATS: Mapping[str, Callable[[Iterable[LabelledImage], Labelling], Files]] = {
     "voc": voc,
     "coco": coco,
     "cvat": cvat,
     "labelstudio": labelstudio,
+    "yolo": yolo,
 }
+
+
+def outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(H, W) bool, one component -> (n, 2) x and y of its outline, where a pixel covers one unit and corners are cut.
+
+    Each hole is joined to it by a seam of no width, there and back at the nearest corners: filled by the even-odd rule
+    it stays empty, and the centres of pixels inside are the mask's.
+    """
+    loops = []
+    for loop in find_contours(np.pad(mask, 1).astype(np.float64), 0.5, fully_connected="high"):  # type: ignore[no-untyped-call]
+        corners = loop[:-1, ::-1] - 0.5
+        step = np.roll(corners, -1, axis=0) - corners
+        loops.append(corners[(step != np.roll(step, 1, axis=0)).any(1)])
+    # The leftmost point is the outline's, never a hole's.
+    ring, *holes = sorted(loops, key=lambda loop: float(loop[:, 0].min()))
+    for hole in holes:
+        distances, nearest = cKDTree(ring).query(hole)
+        start = int(distances.argmin())
+        place, turned = int(nearest[start]), np.roll(hole, -start, axis=0)
+        ring = np.concatenate([ring[: place + 1], turned, turned[:1], ring[place:]])
+    return np.asarray(ring)
 
 
 def brush_rle(mask: NDArray[np.bool_]) -> list[int]:
@@ -232,11 +306,6 @@ def brush_rle(mask: NDArray[np.bool_]) -> list[int]:
 
 def _label_map(classes: Sequence[str]) -> bytes:
     """``labelmap.txt``: ``name:r,g,b::`` a line, background first."""
-    wrong = [name for name in classes if ":" in name or name.startswith("#")]
-    if wrong:
-        raise UserError(
-            f"labelmap.txt of this format cannot hold class names with ':' or a leading '#': {listed(wrong)}"
-        )
     colours = zip(["background", *classes], voc_palette().tolist(), strict=False)
     lines = [f"{name}:{','.join(map(str, colour))}::" for name, colour in colours]
     return _lines(["# label:color_rgb:parts:actions", *lines])
@@ -255,6 +324,10 @@ def _voc_mask(image_id: str) -> str:
 
 def _voc_list(split: str) -> str:
     return f"ImageSets/Segmentation/{split}.txt"
+
+
+def _yolo_labels(split: str, image_id: str) -> str:
+    return f"labels/{split}/{image_id}.txt"
 
 
 def _lines(texts: Iterable[str]) -> bytes:
