@@ -1,6 +1,7 @@
 """Comparisons: nothing against itself, the right sign against others, and only what is comparable."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -166,6 +167,9 @@ def test_the_command_prints_writes_and_judges(workspace: Path, capsys: pytest.Ca
     common = ["--workspace", str(workspace), "--resamples", "100"]
     assert main(["compare", "exact", "three", "eight", *common]) == 0
     text = capsys.readouterr().out
+    assert text.startswith("three is worse than exact in seed (−")
+    assert "points of mIoU, 12 images) and pseudo-masks (−" in text.splitlines()[0]
+    assert re.search(r"predictions +6 +100\.0 +\d+\.\d +−\d+\.\d +\[−\d+\.\d, −\d+\.\d\] +worse", text)
     assert "seed: exact 2 | three 0 | eight 1" in text
     assert "three against exact" in text
     assert "eight against exact" in text
@@ -175,6 +179,32 @@ def test_the_command_prints_writes_and_judges(workspace: Path, capsys: pytest.Ca
     assert main(["compare", "exact", "eight", *common, "--fail-if-worse", "5", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["pairs"][0]["b"] == "eight"
     assert main(["compare", "eight", "exact", *common, "--fail-if-worse", "0"]) == 0
+
+
+def test_results_that_two_runs_share_are_one_line(
+    data: DataConfig, workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage in ("cams", "refine"):  # of the run "three", under another name and with another segmenter
+        shutil.copytree(workspace / "artifacts" / stage, tmp_path / "artifacts" / stage)
+    synthetic_run(data, tmp_path, "seed=0", name="three")
+    synthetic_run(data, tmp_path, "seed=0", "segment.epochs=7", name="longer", shift=5)
+    assert run_compare(["three", "longer"], tmp_path, out=tmp_path / "page", resamples=RESAMPLES)
+    text = capsys.readouterr().out
+    assert text.splitlines()[0].endswith("They share seed and pseudo-masks.")
+    assert re.search(r"^pseudo-masks +12 +the same result$", text, flags=re.MULTILINE)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "longer is worse than three in predictions" in page
+    assert page.count("<h3>") == 1
+    assert page.count("<svg") == 2
+
+
+def test_a_page_that_cannot_be_written_comes_after_the_answer(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"page\.html: cannot be written .*; give --out FILE\.html elsewhere"):
+        run_compare(["exact", "three"], workspace, out=tmp_path / "file" / "page", resamples=RESAMPLES)
+    assert "three is worse than exact" in capsys.readouterr().out
 
 
 def test_json_is_the_whole_comparison(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,8 @@ def pages(hostile: Session) -> list[str]:
     """The report, a comparison and an ablation."""
     root = hostile.workspace.root
     out = root / "compared.html"
-    run_compare(["synthetic", "synthetic"], root, out=out, resamples=100)
+    synthetic_run(hostile.config.data, root, "seed=1", name="other", shift=9)
+    run_compare(["synthetic", "other"], root, out=out, resamples=100)
     written = [path.read_text(encoding="utf-8") for path in (report_paths(hostile.run)[0], out)]
     run = RunResult("baseline", 0, "x", dict.fromkeys(BY_KEY, 0.5))
     other = RunResult(" ".join(HOSTILE), 0, "#", dict.fromkeys(BY_KEY, 0.4))

@@ -14,10 +14,11 @@ from stages.commands.report import SCHEMA, report_paths
 from stages.commands.report.gallery import MASKS, Exhibit, Picture, stage_mask
 from stages.commands.report.measure import scored_images
 from stages.commands.report.page import percent, render, signed
-from stages.commands.report.values import STAGE_TITLES, Values
+from stages.commands.report.values import RESULTS, STAGE_TITLES, Values
 from stages.commands.session import Request, Session, open_session
+from stages.commands.terminal import aligned
 from stages.workspace import Workspace
-from wsss.errors import UserError
+from wsss.errors import UserError, plural
 from wsss.metrics.confusion import Labels
 from wsss.store.artifacts import Artifact
 from wsss.store.files import OutputFolder, is_sealed, parse_json, write_text
@@ -41,7 +42,7 @@ class Side:
         folder = self.path.parent
         if not (folder / "run.json").exists():
             raise UserError(f"{folder} is no run's folder, so its masks are not at hand")
-        return open_session(Request(None, [], folder.name, folder.parent))
+        return open_session(Request(None, [], folder.name, folder.parent), writable=False)
 
     def mask(self, stage: str, sample: Sample) -> Labels:
         """(H, W) the mask that the report describes. Raises UserError where it is not at hand."""
@@ -61,6 +62,25 @@ class Pair:
     stages: tuple[StagePair, ...]
     notes: tuple[str, ...]
 
+    @property
+    def answer(self) -> str:
+        """In which results the other run is better, in which worse, by how much and on how many images."""
+        found: dict[str, list[str]] = {}
+        for stage in self.stages:
+            figures = ""
+            if stage.scores and not stage.shared:
+                points, images = signed(stage.scores[0].difference), plural(len(stage.images), "image")
+                figures = f" ({points} points of mIoU, {images})"
+            found.setdefault(stage.told, []).append(RESULTS[stage.stage] + figures)
+        words = {
+            "better": f"{self.b} is better than {self.a} in",
+            "worse": f"{self.b} is worse than {self.a} in",
+            "cannot be told": "Which is better cannot be told in",
+            "the same result": "They share",
+        }
+        parts = [f"{start} {' and '.join(found[told])}." for told, start in words.items() if told in found]
+        return " ".join(parts) or "They have no result in common that could be compared."
+
 
 def run_compare(
     runs: Sequence[str],
@@ -76,7 +96,7 @@ def run_compare(
     Args:
         runs: names of runs in the workspace, or paths of report.json files.
         workspace: folder of the runs.
-        out: the page; None: ``compare.html`` in the folder of the last run.
+        out: the page, ``.html`` where it has no ending; None: ``compare.html`` in the folder of the last run.
         print_json: print JSON instead of the tables.
         fail_if_worse: points of mIoU that a run may lose against the first.
         resamples: of the bootstrap.
@@ -95,22 +115,30 @@ def run_compare(
     folder = sides[-1].path.parent
     # The folder of a run must not be a link that leads out of the workspace.
     page = out or OutputFolder(folder.parent).place(f"{folder.name}/compare.html")
-    shown = {
-        (pair.b, stage.stage): _exhibits(stage, sides[0], other)
-        for other, pair in zip(sides[1:], pairs, strict=True)
-        for stage in pair.stages
-    }
-    context = {"sides": sides, "pairs": pairs, "differences": differences, "shown": shown}
-    write_text(page, render("compare.html", titles=STAGE_TITLES, **context))
+    page = page if page.suffix else page.with_name(f"{page.name}.html")
     if print_json:
         config = [{"key": key, "values": values} for key, values in differences]
         values = {"schema": SCHEMA, "config": config, "pairs": [asdict(pair) for pair in pairs]}
         print(json.dumps(values, ensure_ascii=False, allow_nan=False))
     else:
+        print("\n\n".join(f"{pair.answer}\n\n{_table(pair)}" for pair in pairs), end="\n\n")
         for key, each in differences:
             print(f"{key}: {' | '.join(f'{s.name} {value}' for s, value in zip(sides, each, strict=True))}")
         print("\n".join(line for pair in pairs for line in _text(pair)))
         print(f"\n* the 95 % interval (paired bootstrap over images) excludes zero\npage: {page}")
+    shown = {
+        (pair.b, stage.stage): _exhibits(stage, sides[0], other)
+        for other, pair in zip(sides[1:], pairs, strict=True)
+        for stage in pair.stages
+        if not stage.shared
+    }
+    context = {"sides": sides, "pairs": pairs, "differences": differences, "shown": shown}
+    try:
+        write_text(page, render("compare.html", titles=STAGE_TITLES, results=RESULTS, **context))
+    except OSError as error:
+        raise UserError(
+            f"{page}: cannot be written ({error.strerror}); give --out FILE.html elsewhere"
+        ) from None
     worse = [] if fail_if_worse is None else worse_by(pairs, fail_if_worse)
     for sentence in worse:
         # Not on standard output: --json has that to itself.
@@ -182,10 +210,25 @@ def worse_by(pairs: Sequence[Pair], points: float) -> list[str]:
     ]
 
 
+def _table(pair: Pair) -> str:
+    """A line per result, of its mIoU."""
+    rows = [("mIoU of", "images", pair.a, pair.b, "difference", "95 % interval", "")]
+    for stage in pair.stages:
+        cells = ["", "", "", ""]
+        if stage.scores and not stage.shared:
+            line = stage.scores[0]
+            interval = f"[{signed(line.low)}, {signed(line.high)}]" if line.low is not None else ""
+            cells = [percent(line.a), percent(line.b), signed(line.difference), interval]
+        rows.append((RESULTS[stage.stage], str(len(stage.images)), *cells, stage.told))
+    return aligned(rows)
+
+
 def _text(pair: Pair) -> list[str]:
     """A pair for the terminal, line by line."""
     lines = ["", f"{pair.b} against {pair.a}", *(f"  note: {note}" for note in pair.notes)]
     for stage in pair.stages:
+        if stage.shared:
+            continue
         lines.append(f"  {STAGE_TITLES[stage.stage]}, {len(stage.images)} images")
         lines += [f"    note: {note}" for note in stage.notes]
         wanted = [line for line in (*stage.scores, *stage.failures) if line.key in ON_TERMINAL]

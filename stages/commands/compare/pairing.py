@@ -71,6 +71,7 @@ class StagePair:
     """One stage of two runs, compared.
 
     Attributes:
+        shared: both runs have this very result, from one artifact: there is nothing to compare.
         images: ids of the scored images that both have with the same ground truth.
         notes: what is not comparable, in words.
         scores, classes, failures: overall figures, IoU per class, Failure-1 and Failure-2.
@@ -79,6 +80,7 @@ class StagePair:
     """
 
     stage: str
+    shared: bool
     images: tuple[str, ...]
     notes: tuple[str, ...]
     scores: tuple[Line, ...] = ()
@@ -86,6 +88,15 @@ class StagePair:
     failures: tuple[Line, ...] = ()
     indicators: tuple[Line, ...] = ()
     changes: tuple[tuple[str, float, float], ...] = ()
+
+    @property
+    def told(self) -> str:
+        """What the mIoU tells: ``better``, ``worse``, ``cannot be told`` or ``the same result``."""
+        if self.shared:
+            return "the same result"
+        return {"gain": "better", "loss": "worse"}.get(
+            self.scores[0].verdict if self.scores else "", "cannot be told"
+        )
 
 
 def pair_stage(stage: str, a: Values, b: Values, *, resamples: int) -> StagePair:
@@ -101,7 +112,9 @@ def pair_stage(stage: str, a: Values, b: Values, *, resamples: int) -> StagePair
         found["changes"] = _changes(images, *(_scores(table, names)[:, 0] for table in tables))
         if a["labels"] == b["labels"]:
             found["failures"] = _failures(stage, a, b, images, resamples)
-    return StagePair(stage, tuple(images), (*notes, *more), **found)
+    same = ["labels", *(f"{stage}.{key}" for key in ("fingerprint", "threshold", "truth"))]
+    shared = all(a.get(key) == b.get(key) for key in same)
+    return StagePair(stage, shared, tuple(images), (*notes, *more), **found)
 
 
 def _common_labels(a: Sequence[str], b: Sequence[str]) -> tuple[list[str], list[str]]:

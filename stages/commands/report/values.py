@@ -25,6 +25,8 @@ STAGE_TITLES = {
     "refine": "Pseudo-masks",
     "segment": "Predictions of the trained network",
 }
+RESULTS = {"cams": "seed", "refine": "pseudo-masks", "segment": "predictions"}
+"""The same in a word, for sentences and small tables."""
 
 
 @dataclass
