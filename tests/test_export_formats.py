@@ -244,7 +244,8 @@ def test_an_outline_encloses_the_mask_with_its_holes_and_nothing_else(mask: Mask
     labels = mask.astype(np.uint8)
     for _, part in regions(labels, instances=True):
         corners = outline(part)
-        assert (polygon2mask(part.shape, corners[:, ::-1] - 0.5) == part).all()
+        filled = polygon2mask(part.shape, corners[:, ::-1] - 0.5)  # type: ignore[no-untyped-call]
+        assert (filled == part).all()
 
 
 def test_yolo_is_read_back_as_its_polygons_are_filled() -> None:

@@ -212,7 +212,7 @@ def worse_by(pairs: Sequence[Pair], points: float) -> list[str]:
 
 def _table(pair: Pair) -> str:
     """A line per result, of its mIoU."""
-    rows = [("mIoU of", "images", pair.a, pair.b, "difference", "95 % interval", "")]
+    rows: list[Sequence[str]] = [("mIoU of", "images", pair.a, pair.b, "difference", "95 % interval", "")]
     for stage in pair.stages:
         cells = ["", "", "", ""]
         if stage.scores and not stage.shared:

@@ -129,9 +129,9 @@ def run_predict(request: PredictRequest) -> None:
                     bar.update()
 
         depth = 2 * workers if request.crf else 2
-        for failed in look_ahead(submit, predicted(), depth=depth):
-            failures += [failed] if failed else []
-            written += not failed
+        for failure in look_ahead(submit, predicted(), depth=depth):
+            failures += [failure] if failure else []
+            written += not failure
             bar.update()
     kept = len(own) - written - len(failures)
     written, kept, failed = distributed.totals(written, kept, len(failures))
