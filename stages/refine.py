@@ -127,7 +127,13 @@ def refine_by_crf(cams: Artifact, config: RefineConfig, background: float, sampl
 
 def crf_posterior(seed: Seed, config: RefineConfig) -> NDArray[np.float32]:
     """(K + 1, h, w) float32."""
-    return dense_crf(seed.image, seed.probability, PRESETS[config.preset], iterations=config.iterations)
+    return dense_crf(
+        seed.image,
+        seed.probability,
+        PRESETS[config.preset],
+        iterations=config.iterations,
+        unary_weight=config.unary_weight,
+    )
 
 
 def refine_locally(

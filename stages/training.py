@@ -168,14 +168,15 @@ def check_cam_exits(cams: CamsConfig, classify: TrainConfig) -> None:
     Raises:
         UserError: a named block is not there or has no exit, or the exits learn nothing.
     """
-    if not cams.exits and not cams.propagate:
+    if not (cams.exits or cams.propagate or cams.cells):
         return
     network = training_network(replace(classify, weights="none"), 1, "classify")
     depth = len(network.plain.backbone.channels)
-    if any(block > depth for block in cams.propagate):
-        raise UserError(
-            f"cams.propagate = {list(cams.propagate)}: expected blocks from 1 to {depth} of {classify.backbone}"
-        )
+    for key, blocks in (("propagate", cams.propagate), ("cells", cams.cells)):
+        if any(block > depth for block in blocks):
+            raise UserError(
+                f"cams.{key} = {list(blocks)}: expected blocks from 1 to {depth} of {classify.backbone}"
+            )
     if not cams.exits:
         return
     if not classify.mea:

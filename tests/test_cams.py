@@ -20,8 +20,11 @@ from wsss.model.multi_exit import PlainNetwork
 class Colours(nn.Module):
     """A stand-in for a network: its class maps are the colour channels, at full resolution, minus a half."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        return images - 0.5
+    def blocks(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+    def head(self, features: Tensor) -> Tensor:
+        return features - 0.5
 
 
 def colour_network() -> PlainNetwork:

@@ -124,3 +124,14 @@ def test_pseudo_mask_is_255_exactly_where_unsure() -> None:
     assert mask.tolist() == [[0, 255, 7]]
     assert labels.tolist() == [[0, 7, 7]]
     assert mask.dtype == np.uint8
+
+
+def test_a_weight_of_the_unary_energies_is_a_power_of_the_probabilities() -> None:
+    image, cams = two_halves()
+    probability = probabilities(cams, 0.3)
+    raised = probability.astype(np.float64) ** 3
+    raised = (raised / raised.sum(0)).astype(np.float32)
+    weighted = dense_crf(image, probability, PRESETS["afa"], iterations=3, unary_weight=3.0)
+    np.testing.assert_allclose(
+        weighted, dense_crf(image, raised, PRESETS["afa"], iterations=3), rtol=1e-3, atol=1e-4
+    )

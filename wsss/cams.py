@@ -38,6 +38,7 @@ class CamViews:
         mirrored: (V,) whether it is of the mirror image.
         fusion: how the exits' CAMs become one, see `fused_cams`.
         exit_weight: weight of each exit but the deepest, whose weight is 1.
+        features: of the upright view at ``features_at``, per backbone block (D, h, w) float32; empty if none is asked.
     """
 
     activations: Tensor
@@ -46,6 +47,7 @@ class CamViews:
     mirrored: tuple[bool, ...]
     fusion: FusionRule = "mean"
     exit_weight: float = 1.0
+    features: tuple[Tensor, ...] = ()
 
     def cams(self) -> Tensor:
         """(K, h, w) in [0, 1]: the exits' CAMs, fused; a class without activation is all zero."""
@@ -112,6 +114,7 @@ def class_activation_views(
     exits: Sequence[int] = (),
     fusion: FusionRule = "mean",
     exit_weight: float = 1.0,
+    features_at: float | None = None,
 ) -> CamViews:
     """Class maps of the named classes from every view of one image.
 
@@ -125,6 +128,8 @@ def class_activation_views(
         exits: blocks, 1 = shallowest, whose exits' maps are wanted beside the deepest's.
         fusion: how the exits' CAMs become one, see `fused_cams`.
         exit_weight: weight of each of these exits; the deepest's is 1.
+        features_at: also keep the backbone's features of the image at this scale, which costs nothing where it is one
+            of ``scales``.
 
     Raises:
         ValueError: a named block has no exit.
@@ -132,14 +137,20 @@ def class_activation_views(
     grid = cam_grid(image.shape[1], image.shape[2])
     chosen = torch.tensor(list(classes), dtype=torch.long, device=image.device)
     activations, logits = [], []
+    features = None
     for scale in scales:
         views = resized(image[None], scale)
         if flip:
             views = torch.cat([views, views.flip(3)])
-        maps = [torch.cat([each[:1], each[1:].flip(3)]) for each in _exit_maps(network, views, exits)]
+        blocks = _plain(network).blocks(views.contiguous(memory_format=torch.channels_last))
+        if scale == features_at:
+            features = tuple(block[0].float() for block in blocks[: len(_plain(network).backbone.channels)])
+        maps = [torch.cat([each[:1], each[1:].flip(3)]) for each in _exit_maps(network, blocks, exits)]
         logits.append(pooled_scores(maps[-1], pool))
         activations.append(torch.stack([_on_grid(single[:, chosen].relu(), grid) for single in maps]))
     mirrors = (False, True) if flip else (False,)
+    if features is None and features_at is not None:
+        features = block_features(network, image, scale=features_at)
     return CamViews(
         torch.cat(activations, dim=1),
         torch.cat(logits),
@@ -147,28 +158,27 @@ def class_activation_views(
         mirrors * len(scales),
         fusion,
         exit_weight,
+        features or (),
     )
 
 
 @torch.inference_mode()
 def block_features(
-    network: PlainNetwork | MultiExitNetwork, image: Tensor, blocks: Sequence[int], *, scale: float
-) -> list[Tensor]:
-    """Features of backbone blocks for `wsss.affinity.propagate`.
+    network: PlainNetwork | MultiExitNetwork, image: Tensor, *, scale: float
+) -> tuple[Tensor, ...]:
+    """Features of all blocks of the backbone, for `wsss.affinity.propagate` and `wsss.cells`.
 
     Args:
         network: in evaluation mode, on the image's device.
         image: (3, H, W) RGB float in [0, 1].
-        blocks: 1 = shallowest.
         scale: factor on the image's size.
 
     Returns:
-        Per block, in the order of their depth, (D, h, w) float32.
+        Per block, shallowest first, (D, h, w) float32.
     """
-    plain = network.plain if isinstance(network, MultiExitNetwork) else network
     view = resized(image[None], scale).contiguous(memory_format=torch.channels_last)
-    features = plain.backbone(view)
-    return [features[block - 1][0].float() for block in sorted(blocks)]
+    backbone = _plain(network).backbone
+    return tuple(block[0].float() for block in backbone(view))
 
 
 @torch.inference_mode()
@@ -215,16 +225,20 @@ def resized(images: Tensor, scale: float) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
 
 
+def _plain(network: PlainNetwork | MultiExitNetwork) -> PlainNetwork:
+    return network.plain if isinstance(network, MultiExitNetwork) else network
+
+
 def _exit_maps(
-    network: PlainNetwork | MultiExitNetwork, images: Tensor, exits: Sequence[int]
+    network: PlainNetwork | MultiExitNetwork, features: Sequence[Tensor], exits: Sequence[int]
 ) -> list[Tensor]:
-    """Class maps of the named exits, and last of the deepest, in float32."""
+    """Class maps of the named exits, and last of the deepest, in float32, from the features of all blocks."""
     blocks = [block + 1 for block in network.blocks] if isinstance(network, MultiExitNetwork) else []
     if not set(exits) <= set(blocks):
         raise ValueError(f"exits {list(exits)}: this network has exits at the blocks {blocks}")
-    images = images.contiguous(memory_format=torch.channels_last)
-    maps = network(images).class_maps if isinstance(network, MultiExitNetwork) else [network(images)]
-    return [maps[index].float() for index in [*(blocks.index(block) for block in exits), -1]]
+    heads = network.exits if isinstance(network, MultiExitNetwork) else []
+    maps = [heads[blocks.index(block)](features[block - 1]) for block in exits]
+    return [each.float() for each in (*maps, _plain(network).head(features[-1]))]
 
 
 def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -208,7 +208,10 @@ class CamsConfig(Section):
     propagate_steps: Annotated[int, Field(ge=1, le=16)] = 1
     """how often CAMs are spread"""
     propagate_scale: Annotated[float, Field(ge=0.05, le=8)] = 1.5
-    """image scale of these features"""
+    """image scale of the features that propagate and cells use"""
+    cells: tuple[Count, ...] = ()
+    """blocks of the backbone by whose features a linear classifier, fitted to the confident cells of all CAMs, sees
+    each cell once more; its maps replace the CAMs (on the grid of the first block); empty: CAMs as they are"""
     max_side: Side = 1024
     """a larger image is reduced to this long side first, in pixels"""
 
@@ -228,6 +231,8 @@ class RefineConfig(Section):
     """crf: published parameters by name; local has one set"""
     iterations: Annotated[int, Field(ge=1, le=100)] = 10
     """crf: of the mean field; local: how often neighbours are averaged"""
+    unary_weight: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    """crf: factor on the unary energies (1: published); larger keeps more of the seed, small objects first of all"""
     threshold: Literal["fixed", "label-free"] = "fixed"
     """background as it is set, or chosen without ground truth (docs/masks.md)"""
     background: Share = 0.15

@@ -63,7 +63,12 @@ def probabilities(cams: NDArray[np.floating], background: float) -> NDArray[np.f
 
 
 def dense_crf(
-    image: NDArray[np.uint8], probability: NDArray[np.float32], preset: CrfPreset, *, iterations: int
+    image: NDArray[np.uint8],
+    probability: NDArray[np.float32],
+    preset: CrfPreset,
+    *,
+    iterations: int,
+    unary_weight: float = 1.0,
 ) -> NDArray[np.float32]:
     """Mean-field inference of the fully connected CRF.
 
@@ -72,6 +77,8 @@ def dense_crf(
         probability: (L, H, W) float32 over L >= 1 labels.
         preset: parameters.
         iterations: of mean field.
+        unary_weight: factor on the unary energies, which is to raise the probabilities to this power: the larger, the
+            more the kernels only move contours, and the less they delete what is small.
 
     Returns:
         (L, H, W) float32 posterior, sums to 1 over labels.
@@ -85,7 +92,7 @@ def dense_crf(
     if labels == 1:
         return np.ones_like(probability)
     crf = densecrf.DenseCRF2D(width, height, labels)
-    crf.setUnaryEnergy(unary_energy(probability, preset))
+    crf.setUnaryEnergy(np.float32(unary_weight) * unary_energy(probability, preset))
     crf.addPairwiseGaussian(sxy=preset.gaussian[0], compat=preset.gaussian[1])
     sxy, srgb, compat = preset.bilateral
     # pydensecrf refuses read-only and strided arrays.
