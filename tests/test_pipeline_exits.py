@@ -19,7 +19,7 @@ from wsss.cams import exit_probabilities, label_probabilities
 from wsss.config import DataConfig
 from wsss.errors import UserError
 from wsss.model.multi_exit import MultiExitNetwork
-from wsss.store.artifacts import Artifact, DamagedArtifactError
+from wsss.store.artifacts import Artifact, DamagedArtifactError, parts_of
 
 pytestmark = pytest.mark.slow
 EXITS = ("classify.exits=[2, 4]", "run.precision=fp32")
@@ -69,11 +69,37 @@ def test_exits_of_no_weight_leave_the_deepest_as_it_is(data: DataConfig, workspa
     assert all((plain[image_id] == fused[image_id]).all() for image_id in plain)
 
 
+def test_maps_of_the_classifier_of_cells_are_the_same_after_an_interruption(
+    data: DataConfig, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = maps_of(open_session(request(data, workspace, *EXITS)))
+    cells = ("cams.cells=[3, 4]", "cams.propagate=[3]")
+    session = cams_with(data, workspace, *cells)
+    path, maps = session.planned["cams"].path, maps_of(session)
+    assert all(((each >= 0) & (each <= 1)).all() for each in maps.values())
+    assert any((plain[image_id] != maps[image_id]).any() for image_id in plain)
+    whole = path.read_bytes()
+    path.unlink()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("stages.cams.cell_cams_of", stop)  # the first pass is over
+        cams_with(data, workspace, *cells)
+    assert (parts_of(path) / "first.h5").exists()
+    monkeypatch.setattr("stages.cams.labelled_cams_of", stop)  # and is not computed again
+    cams_with(data, workspace, *cells)
+    assert path.read_bytes() == whole
+    assert not parts_of(path).exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (("cams.exits=[3]",), r"cams\.exits = \[3\].*classify\.exits = \[2, 4\] makes \[2, 4\]"),
         (("cams.exits=[5]",), r"cams\.exits = \[5\].*the deepest is always part"),
+        (("cams.cells=[6]",), r"cams\.cells = \[6\].*blocks from 1 to 5"),
         (("cams.exits=[6]", "classify.exits=[]"), r"cams\.exits = \[6\].*makes \[1, 2, 3, 4\]"),
         (
             ("cams.exits=[2]", "classify.mea=false"),
