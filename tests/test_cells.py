@@ -64,8 +64,8 @@ def test_units_and_offsets_of_features_do_not_matter() -> None:
         torch.tensor([3.0, 0, -7, 50])[:, None, None],
     )
     changed = [(f * unit + offset, y) for f, y in images]
-    scores = [CellStatistics.of(f, y, L).classifier().scores(f) for f, y in (images[0], changed[0])]
-    assert torch.allclose(*scores, atol=1e-4)
+    one, other = (CellStatistics.of(f, y, L).classifier().scores(f) for f, y in (images[0], changed[0]))
+    assert torch.allclose(one, other, atol=1e-4)
 
 
 def test_constant_features_leave_the_shares() -> None:

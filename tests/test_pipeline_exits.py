@@ -84,9 +84,10 @@ def test_maps_of_the_classifier_of_cells_are_the_same_after_an_interruption(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr("stages.cams.cell_cams_of", stop)  # the first pass is over
-        cams_with(data, workspace, *cells)
+        with pytest.raises(KeyboardInterrupt):
+            cams_with(data, workspace, *cells)
     assert (parts_of(path) / "first.h5").exists()
     monkeypatch.setattr("stages.cams.labelled_cams_of", stop)  # and is not computed again
     cams_with(data, workspace, *cells)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsss.losses import pooled_scores
 from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
@@ -233,11 +233,12 @@ def _exit_maps(
     network: PlainNetwork | MultiExitNetwork, features: Sequence[Tensor], exits: Sequence[int]
 ) -> list[Tensor]:
     """Class maps of the named exits, and last of the deepest, in float32, from the features of all blocks."""
-    blocks = [block + 1 for block in network.blocks] if isinstance(network, MultiExitNetwork) else []
-    if not set(exits) <= set(blocks):
-        raise ValueError(f"exits {list(exits)}: this network has exits at the blocks {blocks}")
-    heads = network.exits if isinstance(network, MultiExitNetwork) else []
-    maps = [heads[blocks.index(block)](features[block - 1]) for block in exits]
+    heads: dict[int, nn.Module] = {}
+    if isinstance(network, MultiExitNetwork):
+        heads = {block + 1: head for block, head in zip(network.blocks, network.exits, strict=True)}
+    if not set(exits) <= heads.keys():
+        raise ValueError(f"exits {list(exits)}: this network has exits at the blocks {list(heads)}")
+    maps = [heads[block](features[block - 1]) for block in exits]
     return [each.float() for each in (*maps, _plain(network).head(features[-1]))]
 
 
