@@ -59,7 +59,7 @@ def check_training(config: TrainConfig, stage: str, run: RunConfig) -> list[str]
     """Find out now, not after hours of other stages, whether a training stage's network can be built.
 
     Returns:
-        Notes on loss terms that have nothing to do.
+        Notes on loss terms that have nothing to do, and on what of a weight file was used.
 
     Raises:
         UserError: device, backbone, weights, frozen blocks or exits will not do.
@@ -79,7 +79,8 @@ def check_training(config: TrainConfig, stage: str, run: RunConfig) -> list[str]
         for name, blocks in taught.items()
         if blocks and exits[-1] not in blocks and max(blocks) < config.frozen_blocks
     ]
-    notes = []
+    fitted = network.plain.backbone.fitted
+    notes = [f"{stage}: {fitted}"] if fitted else []
     if idle:
         notes.append(
             f"{stage}.frozen_blocks = {config.frozen_blocks}: {' and '.join(idle)} train exits of frozen blocks alone, "
@@ -193,7 +194,12 @@ def check_cam_exits(cams: CamsConfig, classify: TrainConfig) -> None:
 
 
 def _backbone(config: TrainConfig, stage: str) -> Backbone:
-    backbone = create_backbone(config.backbone, weights=config.weights, output_stride=config.output_stride)
+    try:
+        backbone = create_backbone(
+            config.backbone, weights=config.weights, output_stride=config.output_stride
+        )
+    except UserError as error:
+        raise UserError(f"[{stage}]: {error}") from None
     if config.frozen_blocks > len(backbone.ends):
         raise UserError(
             f"{stage}.frozen_blocks = {config.frozen_blocks}: expected at most {len(backbone.ends)}"

@@ -1,7 +1,7 @@
 """Backbones: the bundled weights know known images, files load safely, errors say what to do."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -81,6 +81,32 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), path)
     with pytest.raises(UserError, match=r"w\.pth: \d+ tensors of resnet34 are missing or of another shape"):
         create_backbone("resnet34", weights=str(path), output_stride=16)
+    torch.save(timm.create_model("resnet34", pretrained=False).state_dict(), path)
+    with pytest.raises(UserError, match=r"of another network than resnet18.*\(layer1\.2\.conv1\.weight"):
+        create_backbone("resnet18", weights=str(path), output_stride=16)
+
+
+def test_tensors_of_no_use_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    state = timm.create_model("resnet18", pretrained=False).state_dict()
+    torch.save(state | {"decoder.weight": torch.zeros(3)}, path)
+    backbone = create_backbone("resnet18", weights=str(path), output_stride=16)
+    assert (
+        f"{len(state)} of {len(state) + 1} tensors fit resnet18, 1 of no use here (decoder" in backbone.fitted
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!DOCTYPE html><html>404", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
+    ],
+)
+def test_files_that_are_no_weights_are_recognised(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(UserError, match=f"w.pth: {words}.*expected a .pth"):
+        create_backbone("resnet18", weights=str(tmp_path / "w.pth"), output_stride=16)
 
 
 class Payload:
@@ -105,8 +131,12 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
 
 
 def test_without_a_network_the_error_names_the_file_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise OSError("Name or service not known")
+    make = timm.create_model
+
+    def offline(*name: str, pretrained: bool, **options: Any) -> object:
+        if pretrained:
+            raise OSError("Name or service not known")
+        return make(*name, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(UserError) as caught:
@@ -115,7 +145,7 @@ def test_without_a_network_the_error_names_the_file_to_fetch(monkeypatch: pytest
         "resnet18",
         "model.safetensors of timm/resnet18",
         "resnet18.safetensors",
-        "classify.weights=PATH",
+        "weights of this section to PATH",
     ):
         assert part in str(caught.value)
 
@@ -123,8 +153,12 @@ def test_without_a_network_the_error_names_the_file_to_fetch(monkeypatch: pytest
 def test_unknown_backbones_and_strides_are_refused() -> None:
     with pytest.raises(UserError, match=r"'resnet_18' is no timm model; similar: "):
         create_backbone("resnet_18", weights="none", output_stride=16)
-    with pytest.raises(UserError, match=r"vit_tiny_patch16_224 at output stride 8"):
-        create_backbone("vit_tiny_patch16_224", weights="none", output_stride=8)
+    with pytest.raises(UserError, match="test_vit has stride 16, not 8: set output_stride=16"):
+        create_backbone("test_vit", weights="none", output_stride=8)
+    with pytest.raises(UserError, match=r"efficientvit_m0 has stride 64, not 32: use e\.g\. resnet50"):
+        create_backbone("efficientvit_m0", weights="none", output_stride=32)
+    with pytest.raises(UserError, match="takes images of one size alone; expected one such as resnet50"):
+        create_backbone("beit_base_patch16_224", weights="none", output_stride=16)
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])
@@ -163,6 +197,10 @@ NAMED = [
     ("mobilenetv3_small_100", 32),
     ("convnext_tiny", 32),
     ("hrnet_w18", 32),
+    ("test_vit", 16),
+    ("swin_tiny_patch4_window7_224", 32),
+    ("efficientvit_b0", 32),
+    ("maxvit_pico_rw_256", 32),
 ]
 IMAGES = torch.rand(2, 3, 70, 45, generator=torch.Generator().manual_seed(0))
 
