@@ -399,6 +399,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 (an error, or worse than allowed), 2 (something to fix) or 130 (interrupted).
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if sys.platform == "win32":
+        print("error: Windows itself is not supported; WSL, its Linux, is: `wsl --install`", file=sys.stderr)
+        return EXIT_USER_ERROR
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what a terminal cannot show
     try:
@@ -413,11 +416,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as raised:
         if "--debug" in given:
             traceback.print_exc()
-        from stages.commands.terminal import explained, printable
+        from stages.commands.terminal import ELSEWHERE, explained, printable
 
         end_of_file = isinstance(raised, typer.Abort)  # what Typer makes of an EOFError
         cause = raised.__cause__ or raised if end_of_file else raised
-        print(f"error: {printable(explained(cause))}", file=sys.stderr)
+        name = next((word for word in given if word in ELSEWHERE), "")
+        print(f"error: {printable(explained(cause, name))}", file=sys.stderr)
         return EXIT_USER_ERROR if isinstance(cause, UserError) else EXIT_ERROR
     if status == EXIT_INTERRUPTED:
         print("\ninterrupted; rerun the same command to resume", file=sys.stderr)

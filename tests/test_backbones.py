@@ -133,10 +133,10 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
 def test_without_a_network_the_error_names_the_file_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
     make = timm.create_model
 
-    def offline(*name: str, pretrained: bool, **options: Any) -> object:
+    def offline(name: str, *, pretrained: bool, **options: Any) -> object:
         if pretrained:
             raise OSError("Name or service not known")
-        return make(*name, **options)
+        return make(name, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(UserError) as caught:

@@ -184,6 +184,12 @@ def test_a_locale_with_other_file_names_is_refused() -> None:
     assert "PYTHONUTF8=1" in shown.stderr
 
 
+def test_windows_is_sent_to_wsl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert main(["status"]) == EXIT_USER_ERROR
+    assert "wsl --install" in capsys.readouterr().err
+
+
 def test_only_the_leader_carries_out_what_is_not_shared() -> None:
     shown = [program("config", RANK=rank, WORLD_SIZE="2", LOCAL_RANK=rank) for rank in ("0", "1")]
     assert [done.returncode for done in shown] == [0, 0]

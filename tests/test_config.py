@@ -137,6 +137,13 @@ def test_toml_beyond_all_bounds_is_named(tmp_path: Path, text: str) -> None:
         load_config(write(tmp_path / "c.toml", text))
 
 
+@pytest.mark.parametrize("path", [r"C:\Users\me", r"C:\data\temp"])
+def test_paths_of_windows_are_explained(tmp_path: Path, path: str) -> None:
+    with pytest.raises(UserError, match=r"or (in )?'single quotes'"):
+        load_config(write(tmp_path / "c.toml", f'[data]\nroot = "{path}"\n'))
+    assert load_config(write(tmp_path / "c.toml", f"[data]\nroot = '{path}'\n")).data.root.endswith(path)
+
+
 def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_bytes("\ufeffseed = 4\n".encode())
     assert load_config(tmp_path / "c.toml").seed == 4

@@ -148,7 +148,7 @@ def flock_fails(number: int) -> Callable[[int, int], None]:
     return flock
 
 
-@pytest.fixture(params=[0, errno.ENOLCK, errno.EOPNOTSUPP], ids=["locks", "none", "not supported"])
+@pytest.fixture(params=[0, errno.ENOLCK, errno.EINVAL], ids=["locks", "none", "not known"])
 def any_file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """One with locks, and the ways in which others say that they have none."""
     if request.param:

@@ -37,6 +37,14 @@ def test_errors_are_explained_in_few_lines(error: Exception, part: str) -> None:
     assert text.count("\n") < 3
 
 
+def test_who_cannot_write_is_told_of_the_commands_own_option() -> None:
+    error = PermissionError(errno.EACCES, "Permission denied", "/data/labels.csv.tmp-12.345-host")
+    for command, remedy in (("compare", "--out FILE"), ("init", "copy the images"), ("run", "--workspace")):
+        text = explained(error, command)
+        assert remedy in text
+        assert "'/data/labels.csv';" in text
+
+
 def test_long_reasons_are_cut_and_control_characters_shown() -> None:
     assert len(explained(ValueError("x" * 10_000))) < 600
     assert printable("a\x1b[2Jb\nc\u202ed") == "a\\x1b[2Jb\nc\\x202ed"

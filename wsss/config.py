@@ -491,7 +491,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"config {path}: cannot be read ({error.strerror}); check --config") from None
     except (ValueError, RecursionError) as error:  # bad syntax, no UTF-8, beyond all bounds
-        raise UserError(f"config {path}: not valid TOML: {error}") from None
+        hint = "; write paths of Windows with / or in 'single quotes'" if b"\\" in path.read_bytes() else ""
+        raise UserError(f"config {path}: not valid TOML: {error}{hint}") from None
 
 
 def _overridden(tree: dict[str, Any], overrides: Sequence[str], *, option: str, origin: str) -> Config:
@@ -513,6 +514,11 @@ def _anchored(tree: dict[str, Any], base: Path) -> dict[str, Any]:
         value = block.get(key) if isinstance(block, dict) else None
         words = ("imagenet", "bundled", "none") if key == "weights" else ()
         if block and isinstance(value, str) and value not in ("", *words):
+            if min(value) < " ":
+                raise UserError(
+                    f'{section}.{key} = {value[:80]!r}: holds a control character; in "double quotes" of TOML '
+                    "a backslash begins one: write / or 'single quotes'"
+                )
             try:
                 block[key] = str((base / Path(value).expanduser()).resolve())
             except (ValueError, RuntimeError, OSError) as error:  # a NUL, no such home, a name too long

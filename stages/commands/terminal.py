@@ -1,6 +1,7 @@
 """Words for people on the terminal: tables, sizes, times, and what an error means."""
 
 import errno
+import re
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 
@@ -8,14 +9,22 @@ from wsss.errors import UserError
 from wsss.store.artifacts import DamagedArtifactError
 
 KEPT = "what was finished is kept; rerun the same command to resume"
+ELSEWHERE = {
+    "init": "copy the images to where you may write",
+    "tags": "give another --output FILE",
+    "compare": "give another --out FILE",
+    "predict": "give another --out DIR",
+    "export": "give another --out DIR",
+}
+"""How to write elsewhere, by command; the others write into --workspace."""
 _LONGEST = 300
 _CAUSES = {
-    errno.ENOSPC: "The disk is full: make room, or give another --workspace DIR.",
-    errno.EDQUOT: "Your quota is used up: make room, or give another --workspace DIR.",
+    errno.ENOSPC: "The disk is full: make room, or {elsewhere}.",
+    errno.EDQUOT: "Your quota is used up: make room, or {elsewhere}.",
     errno.EMFILE: "Too many open files: raise the limit (`ulimit -n 4096`) or lower run.workers.",
     errno.ENFILE: "Too many open files on this machine: end other programs or lower run.workers.",
-    errno.EROFS: "The file system is read-only: give another --workspace DIR.",
-    errno.EACCES: "Access is not allowed: correct the rights, or give another --workspace DIR.",
+    errno.EROFS: "The file system is read-only: {elsewhere}.",
+    errno.EACCES: "Access is not allowed: correct the rights, or {elsewhere}.",
     errno.ELOOP: "A link stands where this program keeps a file of its own: remove the link.",
     errno.ENOENT: "It was there when the run began and is gone: put it back.",
     errno.ENOMEM: "Less memory is needed with a smaller batch, crop or max_side, or with fewer run.workers.",
@@ -45,7 +54,7 @@ def human_seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
 
 
-def explained(error: BaseException) -> str:
+def explained(error: BaseException, command: str = "") -> str:
     """What happened and what to do, in one to three lines, for whatever ended a command."""
     text = _shortened(error)
     match error:
@@ -64,7 +73,8 @@ def explained(error: BaseException) -> str:
             cause = _CAUSES.get(
                 error.errno or 0, "" if error.errno else "Check that the disk is there and has room."
             )
-            return f"{text}; {KEPT}.\n{cause}".rstrip()
+            elsewhere = ELSEWHERE.get(command, "give another --workspace DIR")
+            return f"{text}; {KEPT}.\n{cause.format(elsewhere=elsewhere)}".rstrip()
         case RuntimeError():  # torch's for everything: memory, a worker that is gone, a device
             return (
                 f"{text}; {KEPT}.\nIf memory is short or a worker process has gone: smaller batch, crop or max_side, "
@@ -87,5 +97,6 @@ def _shortened(error: BaseException) -> str:
     words = str(error).strip()
     if "Original Traceback" in words:  # of a worker that loads images: what it said is the last line
         words = words.splitlines()[-1]
+    words = re.sub(r"\.tmp-\d+\.\d+-\w+", "", words)  # the file as the user knows it
     text = " ".join(words.split()) or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -48,7 +48,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        with contextlib.suppress(OSError):  # some file systems cannot write a folder out; the file is whole
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -272,12 +273,13 @@ def _lock_class(folder: Path) -> type[filelock.BaseFileLock]:
     """The kernel's locks, or files that stand for them where the file system has none."""
     probe = temporary_path(folder / "lock-test")
     try:
+        probe.touch()  # what fails from here on is the lock, in whatever way this file system says so
         with filelock.FileLock(probe, fallback_to_soft=False):
             return filelock.FileLock
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        if not probe.exists():
             raise
-        _tell_of_no_locks(os.strerror(error.errno))
+        _tell_of_no_locks(error.strerror or str(error))
         return filelock.SoftFileLock
     finally:
         probe.unlink(missing_ok=True)
