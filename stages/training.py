@@ -204,4 +204,9 @@ def _backbone(config: TrainConfig, stage: str) -> Backbone:
         raise UserError(
             f"{stage}.frozen_blocks = {config.frozen_blocks}: expected at most {len(backbone.ends)}"
         )
+    if config.frozen_blocks and backbone.parallel:
+        raise UserError(
+            f"{stage}.frozen_blocks = {config.frozen_blocks}: the branches of {config.backbone} run side by side to "
+            "the end, so that none can be frozen alone; expected 0"
+        )
     return backbone

@@ -222,7 +222,8 @@ def check_named(backbone: Backbone, structure: Literal["conv", "ushape"], stride
     outputs = network(IMAGES)
     assert len(outputs.class_maps) == len(plain.channels)
     assert plain.strides[: len(backbone.strides)] == backbone.strides
-    assert plain.stride == (stride if structure == "conv" else backbone.strides[0])
+    finest = 4 if backbone.parallel else stride
+    assert plain.stride == (finest if structure == "conv" else backbone.strides[0])
     for maps, cell in zip(outputs.class_maps, plain.strides, strict=True):
         cell = max(cell, 8) if maps is not outputs.class_maps[-1] else cell
         assert maps.shape == (2, 3, -(-70 // cell), -(-45 // cell))

@@ -169,6 +169,19 @@ def test_pixel_level_sr_l_is_what_the_head_teaches_the_other_decoder_exits() -> 
     assert float(got.detach()) == pytest.approx(0.7 * float(torch.as_tensor(wanted).detach()), rel=1e-5)
 
 
+def test_coarse_regions_and_further_scales_have_their_own_cross_entropy() -> None:
+    outputs = tiny_multi_exit(3)(IMAGES)
+    generator = torch.Generator().manual_seed(1)
+    regions, half = torch.randn(2, 3, 4, 4, generator=generator), torch.randn(2, 3, 1, 1, generator=generator)
+    more = replace(outputs, regions=regions, scaled=[half])
+    config = SegmentConfig(weight_cls=0.0, weight_seg=1.0, mea=False, sr_start=1.0)
+    strongest = torch.maximum(outputs.class_maps[-1], half.expand(2, 3, 2, 2))
+    wanted = segmentation_loss([outputs.class_maps[-1], half, strongest], LABELS)
+    wanted = wanted + 0.4 * segmentation_loss([regions], LABELS)
+    got = loss_terms(more, TAGS, LABELS, config, 0.9)["seg"]
+    assert float(got.detach()) == pytest.approx(float(wanted.detach()), rel=1e-6)
+
+
 def test_a_term_whose_teacher_does_not_teach_yet_is_left_out() -> None:
     outputs = tiny_multi_exit(3)(IMAGES)
     config = SegmentConfig(weight_sr_p=1.0)

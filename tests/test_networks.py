@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stages.training import check_training, training_network
 from tests.networks import CHANNELS, tiny_backbone, tiny_multi_exit, tiny_plain, tiny_segmenter
 from wsss.config import ClassifyConfig, RunConfig, SegmentConfig, TrainConfig
+from wsss.errors import UserError
 from wsss.model.decoder import Decoder, LowLevelDecoder, UpBlock
-from wsss.model.heads import AsppHead, ExitHead, LightHead, PixelHead
+from wsss.model.heads import AsppHead, CamHead, ExitHead, LightHead, OcrHead, PixelHead
 from wsss.model.multi_exit import (
     MultiExitNetwork,
     PlainNetwork,
@@ -265,6 +267,65 @@ def test_what_cannot_be_folded_stays_as_it_is() -> None:
     broken = trained(NETWORKS[0])
     next(broken.parameters()).data.fill_(float("nan"))
     assert folded(broken) is broken
+
+
+def test_hrnet_reads_all_of_its_branches() -> None:
+    for config in (
+        SegmentConfig(
+            backbone="hrnet_w18_small", weights="none", output_stride=32, head="ocr", head_channels=16
+        ),
+        ClassifyConfig(backbone="hrnet_w18_small", weights="none", output_stride=32),
+    ):
+        network = training_network(config, 2, "segment").eval()
+        plain = network.plain
+        assert plain.channels == [64, 16, 32, 64, 128, 16 + 32 + 64 + 128]
+        assert plain.stride == 4
+        assert [tuple(maps.shape[2:]) for maps in network(ODD).class_maps] == [
+            (9, 6), (9, 6), (9, 6), (5, 3), (3, 2), (18, 12),
+        ]  # fmt: skip
+        if isinstance(plain.head, CamHead):  # it starts at zero
+            nn.init.normal_(plain.head.classifier.weight)
+        features = plain.backbone(ODD)
+        merged = plain.decoder(features)[0]  # type: ignore[misc]
+        assert torch.equal(merged[:, :16], features[1])
+        deepest = F.interpolate(features[4], size=(18, 12), mode="bilinear")
+        assert torch.equal(merged[:, -128:], deepest)
+        before = plain.head(merged)
+        for first, last in ((0, 16), (16, 48), (48, 112), (112, 240)):
+            without = merged.clone()
+            without[:, first:last] = 0
+            assert not torch.equal(plain.head(without), before)
+
+
+def test_frozen_branches_are_refused() -> None:
+    config = SegmentConfig(backbone="hrnet_w18_small", weights="none", output_stride=32, frozen_blocks=1)
+    with pytest.raises(UserError, match=r"segment\.frozen_blocks = 1: the branches of hrnet_w18_small"):
+        training_network(config, 2, "segment")
+
+
+def test_ocr_head_equals_its_definition_pixel_by_pixel() -> None:
+    torch.manual_seed(1)
+    head = OcrHead(6, 3, 8).eval()
+    features = torch.randn(2, 6, 3, 4)
+    regions, final = head.both(features)
+    assert torch.equal(head(features), final)
+    pixels = head.pixels(features)
+    for b in range(2):
+        places = [(y, x) for y in range(3) for x in range(4)]
+        objects = torch.zeros(8, 3)
+        for label in range(3):  # the mean of the pixels of a region, by how likely each is in it
+            scores = torch.stack([regions[b, label, y, x] for y, x in places]).exp()
+            for weight, (y, x) in zip(scores / scores.sum(), places, strict=True):
+                objects[:, label] += weight * pixels[b, :, y, x]
+        keys, values = (layer(objects[None, :, :, None])[0, :, :, 0] for layer in (head.key, head.value))
+        queries = head.query(pixels[b : b + 1])[0]
+        context = torch.zeros(1, 4, 3, 4)
+        for y, x in places:
+            relation = torch.stack([queries[:, y, x] @ keys[:, label] for label in range(3)]) / 4**0.5
+            for weight, label in zip(relation.exp() / relation.exp().sum(), range(3), strict=True):
+                context[0, :, y, x] += weight * values[:, label]
+        joined = torch.cat([head.context(context), pixels[b : b + 1]], 1)
+        assert torch.allclose(head.classifier(head.fuse(joined))[0], final[b], atol=1e-5)
 
 
 LITE = ClassifyConfig(backbone="tf_efficientnet_lite0", weights="none", exits=(3, 4), frozen_blocks=5)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from tests.networks import tiny_multi_exit
 from wsss import train as training
 from wsss.config import ClassifyConfig, SegmentConfig, TrainConfig
 from wsss.errors import UserError
+from wsss.losses import segmentation_loss
 from wsss.model.multi_exit import ExitOutputs
 from wsss.runtime import interrupt
 from wsss.runtime.interrupt import Interrupted
 from wsss.store.artifacts import Stamp
 from wsss.train import (
     Batch,
+    Criterion,
     Training,
     batch_indices,
     exit_counts,
@@ -153,6 +156,7 @@ def test_exits_teach_from_the_step_on_at_which_they_pass_the_bar(tmp_path: Path)
 
 def test_what_exits_know_is_counted_one_by_one() -> None:
     outputs = tiny_multi_exit(3)(torch.rand(2, 3, 48, 32))
+    outputs.class_maps[-1] = torch.rand(2, 3, 24, 16)
     labels = torch.randint(0, 4, (2, 48, 32)).to(torch.uint8)
     labels[labels == 3] = 255
     tags = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
@@ -160,7 +164,8 @@ def test_what_exits_know_is_counted_one_by_one() -> None:
     named = exit_counts(ExitOutputs([maps[:, 1:] for maps in outputs.class_maps]), tags, None, CONFIG)
     for index, maps in enumerate(outputs.class_maps):
         wanted, (_, _, h, w) = np.zeros((3, 3)), maps.shape
-        for b, y, x in np.ndindex(2, h, w):
+        step = 4 if index == 3 else 1  # the last one's cells have 2 pixels, the others' 8
+        for b, y, x in product(range(2), range(0, h, step), range(0, w, step)):
             label, found = (
                 int(labels[b, (2 * y + 1) * 24 // h, (2 * x + 1) * 16 // w]),
                 int(maps[b, :, y, x].argmax()),
@@ -173,6 +178,23 @@ def test_what_exits_know_is_counted_one_by_one() -> None:
         for tag in range(2):
             both = int((says[:, tag] & (tags[:, tag] > 0)).sum())
             assert named[index, tag].tolist() == [both, int(tags[:, tag].sum()), int(says[:, tag].sum())]
+
+
+def test_further_scales_are_views_of_the_same_images() -> None:
+    network, config = (
+        tiny_multi_exit(3).eval(),
+        SegmentConfig(loss_scales=(0.5, 1.0), weight_cls=0.0, mea=False),
+    )
+    given = replace(batch(0), labels=torch.randint(0, 3, (4, 32, 32)))
+    images = given.images.contiguous(memory_format=torch.channels_last)
+    half = torch.nn.functional.interpolate(images, size=(16, 16), mode="bilinear", antialias=True)
+    own = network.plain(images)
+    assert given.labels is not None
+    wanted = segmentation_loss(
+        [own, network.plain(half), own, torch.maximum(own, network.plain(half).expand_as(own))], given.labels
+    )
+    terms = Criterion(network, config, CPU, torch.float32)(given, 0.0)
+    assert float(terms["seg"].detach()) == pytest.approx(0.8 * float(wanted.detach()), rel=1e-5)
 
 
 def test_a_non_finite_loss_stops_with_step_and_images(tmp_path: Path) -> None:

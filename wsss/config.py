@@ -253,11 +253,12 @@ class SegmentConfig(TrainConfig):
 
     supervision: Literal["pseudo", "full"] = "pseudo"
     """learn from pseudo-masks, or from ground truth (the upper bound)"""
-    head: Literal["aspp", "light", "v3plus"] = "aspp"
-    """DeepLab-v2 ASPP; a light one (1x1 reduction, depthwise dilated branches); or v3plus: the light one with a decoder
-    of low-level features at stride 4 behind it (DeepLab-v3+ like), for contours and small objects"""
+    head: Literal["aspp", "light", "v3plus", "ocr"] = "aspp"
+    """DeepLab-v2 ASPP; a light one (1x1 reduction, depthwise dilated branches); v3plus: the light one with a decoder of
+    low-level features at stride 4 behind it (DeepLab-v3+ like), for contours and small objects; or ocr: each pixel
+    attends to the regions of a coarse segmentation"""
     head_channels: Width = 256
-    """width of the light head, and of v3plus before its decoder"""
+    """width of the light head, of v3plus before its decoder, and of ocr (published: 512)"""
     labelled_crops: Share = 0.0
     """share of training views that are laid on a labelled pixel: a class of the image's labels is drawn, then one of
     its pixels, so that small objects are seen"""
@@ -266,6 +267,8 @@ class SegmentConfig(TrainConfig):
     pixels, with mean 1 over them, so that rare labels count"""
     weight_seg: Weight = 0.8
     """lambda2, weight of the pixel-wise cross-entropy"""
+    loss_scales: tuple[Annotated[float, Field(ge=0.05, le=8)], ...] = ()
+    """scales of the views at which the cross-entropy is taken too, and on the maximum over all (DeepLab: 0.5, 0.75)"""
     weight_sr_p: Weight = 0.0
     """weight of SR-L at every position: the head's class probabilities teach the other exits that SR-L acts on"""
     weight_detail: Weight = 0.0

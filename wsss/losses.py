@@ -20,6 +20,8 @@ from wsss import IGNORE
 from wsss.config import SegmentConfig, TrainConfig
 from wsss.model.multi_exit import ExitOutputs
 
+WEIGHT_REGIONS = 0.4
+"""Of the loss of an OCR head's coarse segmentation, as published."""
 DETAIL_TAU = 0.1
 """Temperature of affinities, which lie in [0, 1]."""
 
@@ -290,6 +292,13 @@ def loss_terms(
         loss = segmentation_loss(
             maps[learning], labels, weight_exits=config.weight_exits, label_weights=label_weights
         )
+        if outputs.regions is not None:  # whoever asks for exits or not: the head stands on it
+            loss = loss + WEIGHT_REGIONS * segmentation_loss(
+                [outputs.regions], labels, label_weights=label_weights
+            )
+        if outputs.scaled:
+            further = [*outputs.scaled, _strongest([maps[-1], *outputs.scaled])]
+            loss = loss + segmentation_loss(further, labels, label_weights=label_weights)
         terms["seg"] = segment.weight_seg * loss
     if config.weight_sr_f and strength and lessons(len(above), config.sr_f_teacher, above):
         terms["sr_f"] = config.weight_sr_f * strength * _sr_f(outputs, tags, labels, config, above)
@@ -399,6 +408,13 @@ def _upsampled_cross_entropy(maps: Tensor, target: Tensor, weights: Tensor | Non
         for logits, labels in images
     ]
     return torch.stack(sums).sum()
+
+
+def _strongest(maps: list[Tensor]) -> Tensor:
+    """Class maps of several scales -> their maximum on the first one's grid (Chen et al., TPAMI 2018, section 4.3)."""
+    grid = maps[0].shape[2:]
+    resized = [F.interpolate(each.float(), size=grid, mode="bilinear", align_corners=False) for each in maps]
+    return torch.stack(resized).amax(0)
 
 
 def _divergence(teacher: Tensor, student: Tensor, dim: int) -> Tensor:

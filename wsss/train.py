@@ -14,12 +14,13 @@ checkpoint holds no generator state, and training resumed at step n continues bi
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -183,6 +184,8 @@ class Criterion(nn.Module):
         shares = self._shares(tags, labels) if distributed.count() > 1 else {}
         with autocast(self.device, self.precision):
             outputs = self._outputs(images)
+            if isinstance(self.config, SegmentConfig) and self.config.loss_scales:
+                outputs = replace(outputs, scaled=[self._scaled(images, s) for s in self.config.loss_scales])
         known = exit_counts(outputs, tags, labels, self.config)
         self.network.known.mul_(MEMORY).add_(distributed.total(known))
         terms = loss_terms(
@@ -196,6 +199,11 @@ class Criterion(nn.Module):
             teaches=[bool(each) for each in self.network.teaches.tolist()] if self.config.sr_bar else None,
         )
         return {name: term * shares[name] if shares else term for name, term in terms.items()}
+
+    def _scaled(self, images: Tensor, scale: float) -> Tensor:
+        size = [max(1, round(scale * side)) for side in images.shape[2:]]
+        resized = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+        return self.network.plain(resized)  # type: ignore[no-any-return]
 
     def _outputs(self, images: Tensor) -> ExitOutputs:
         if self.compiled is not None:
@@ -232,8 +240,8 @@ def exit_counts(outputs: ExitOutputs, tags: Tensor, labels: Tensor | None, confi
         config: how scores are pooled.
 
     Returns:
-        (E, L, 3) float32: positions of each exit's own grid whose label it finds, has, and predicts, by label; without
-        labels (E, C, 3), the same of images and tags.
+        (E, L, 3) float32: positions of each exit's own grid, 8 pixels apart, whose label it finds, has and predicts, by
+        label; without labels (E, C, 3), the same of images and tags.
     """
     counts = []
     for maps in outputs.class_maps:
@@ -241,7 +249,8 @@ def exit_counts(outputs: ExitOutputs, tags: Tensor, labels: Tensor | None, confi
             named = pooled_scores(maps, config.pool) > 0
             counts.append(torch.stack([(named & (tags > 0)).sum(0), (tags > 0).sum(0), named.sum(0)], 1))
             continue
-        found, there = maps.argmax(1), labels_on(maps, labels)
+        step = max(1, 8 * maps.shape[2] // labels.shape[1])  # of finer grids some positions are enough
+        found, there = maps[:, :, ::step, ::step].argmax(1), labels_on(maps, labels)[:, ::step, ::step]
         counted = there != IGNORE
         parts = (there[counted & (found == there)], there[counted], found[counted])
         counts.append(torch.stack([part.bincount(minlength=maps.shape[1]) for part in parts], 1))

@@ -71,6 +71,8 @@ class Backbone(nn.Module):
         channels: per block, shallowest first.
         strides: per block, in pixels of the input.
         ends: per block, the name of its last module inside ``features``.
+        parallel: whether all blocks but the first are branches that run side by side to the end (HRNet), so that only
+            all of them together are the network's features.
         multiple: sides that ``features`` needs as a multiple of this number; other images are padded on the right and
             below by the mean colour (zero after normalisation), and the maps cut.
         channels_last: whether ``features`` gives (B, h, w, D_k), as Swin does.
@@ -89,6 +91,7 @@ class Backbone(nn.Module):
         multiple: int = 1,
         channels_last: bool = False,
         fitted: str = "",
+        parallel: bool = False,
     ) -> None:
         super().__init__()
         self.features = features
@@ -98,6 +101,7 @@ class Backbone(nn.Module):
         self.multiple = multiple
         self.channels_last = channels_last
         self.fitted = fitted
+        self.parallel = parallel
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
@@ -186,6 +190,7 @@ def create_backbone(name: str, *, weights: str, output_stride: int) -> Backbone:
         multiple=layout[0],
         channels_last=layout[1],
         fitted=fitted,
+        parallel=_parallel(name),
     )
 
 
@@ -211,11 +216,18 @@ def bundled_state() -> dict[str, Tensor]:
 
 def _create(name: str, output_stride: int, *, pretrained: bool, overlay: dict[str, Any]) -> Any:
     """The model with the wanted stride, or its own where that cannot be set."""
+    # HRNet's branches themselves, not the wide ones that its ImageNet classifier makes of them.
+    branches: dict[str, Any] = {"feature_location": ""} if _parallel(name) else {}
 
     def made(**way: Any) -> Any:
         with _quiet():
             return timm.create_model(
-                name, pretrained=pretrained, features_only=True, pretrained_cfg_overlay=overlay or None, **way
+                name,
+                pretrained=pretrained,
+                features_only=True,
+                pretrained_cfg_overlay=overlay or None,
+                **branches,
+                **way,
             )
 
     for way in ({"output_stride": output_stride}, *_WAYS):
@@ -228,6 +240,10 @@ def _can_be_made(name: str, output_stride: int) -> bool:
     with contextlib.suppress(*_ERRORS):
         return _create(name, output_stride, pretrained=False, overlay={}) is not None
     return False
+
+
+def _parallel(name: str) -> bool:
+    return bool(timm.models.is_model_in_modules(name, ["hrnet"]))
 
 
 @torch.inference_mode()

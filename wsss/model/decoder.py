@@ -133,6 +133,35 @@ class LowLevelDecoder(nn.Module):
         return [self.dropout(self.join(torch.cat(finest, 1)))]
 
 
+class MergedBranches(nn.Module):
+    """All maps of a backbone whose branches run side by side, on the finest of their grids, one after the other.
+
+    HRNetV2 (Wang et al., TPAMI 2020, arXiv 1908.07919): the coarser branches are enlarged bilinearly; the stem, which
+    comes before the branches, is left out.
+
+    Args:
+        channels: of the encoder's blocks, the stem first.
+        strides: of the encoder's blocks, in pixels.
+
+    Attributes:
+        channels: [of the result].
+        strides: [of the finest branch].
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int]) -> None:
+        super().__init__()
+        self.channels = [sum(channels[1:])]
+        self.strides = [strides[1]]
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """The encoder's maps, the stem first -> [(B, D, h, w)]."""
+        grid = features[1].shape[2:]
+        coarse = [
+            F.interpolate(each, size=grid, mode="bilinear", align_corners=False) for each in features[2:]
+        ]
+        return [torch.cat([features[1], *coarse], 1)]
+
+
 def _separable(inputs: int, outputs: int) -> nn.Sequential:
     depthwise = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
     return nn.Sequential(depthwise, conv_norm_relu(inputs, outputs, 1))

@@ -99,6 +99,46 @@ class LightHead(nn.Module):
         return self.classifier(self.dropout(self.context(features)))  # type: ignore[no-any-return]
 
 
+class OcrHead(nn.Module):
+    """Object-contextual representations (Yuan, Chen, Wang, ECCV 2020, arXiv 1909.11065).
+
+    A coarse segmentation says where each class is (soft object regions); the mean of a region's pixels represents it;
+    each pixel attends to all regions, and is classified by itself and what it attended to. The coarse segmentation has
+    a loss of its own in training (`wsss.losses.loss_terms`). Published: width 512, of keys 256. Normalisation is over
+    groups here, independent of the batch.
+    """
+
+    def __init__(self, channels: int, classes: int, width: int) -> None:
+        super().__init__()
+        keys = width // 2
+        self.regions = nn.Sequential(conv_norm_relu(channels, channels, 1), nn.Conv2d(channels, classes, 1))
+        self.pixels = conv_norm_relu(channels, width, 3)
+        self.query = nn.Sequential(conv_norm_relu(width, keys, 1), conv_norm_relu(keys, keys, 1))
+        self.key = nn.Sequential(conv_norm_relu(width, keys, 1), conv_norm_relu(keys, keys, 1))
+        self.value = conv_norm_relu(width, keys, 1)
+        self.context = conv_norm_relu(keys, width, 1)
+        self.fuse = conv_norm_relu(2 * width, width, 1)
+        self.dropout = ImageDropout(0.05)
+        self.classifier = nn.Conv2d(width, classes, 1)
+
+    def both(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D, h, w) -> (B, C, h, w) logits of the coarse segmentation, and of the final one."""
+        regions, pixels = self.regions(features), self.pixels(features)
+        shares = regions.flatten(2).softmax(2)  # (B, C, hw): each region's distribution over positions
+        objects = (pixels.flatten(2) @ shares.transpose(1, 2))[..., None]  # (B, width, C, 1)
+        query, key, value = (
+            layer(of).flatten(2)
+            for layer, of in ((self.query, pixels), (self.key, objects), (self.value, objects))
+        )
+        relation = (query.transpose(1, 2) @ key / query.shape[1] ** 0.5).softmax(2)  # (B, hw, C)
+        context = self.context((value @ relation.transpose(1, 2)).unflatten(2, pixels.shape[2:]))
+        return regions, self.classifier(self.dropout(self.fuse(torch.cat([context, pixels], 1))))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, C, h, w) logits."""
+        return self.both(features)[1]
+
+
 class PixelHead(nn.Module):
     """A 1x1 classifier: what a decoder's last map, already fine and rich in context, needs."""
 

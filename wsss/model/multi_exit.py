@@ -17,8 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wsss.config import SegmentConfig, TrainConfig
 from wsss.model.backbone import Backbone
-from wsss.model.decoder import Decoder, LowLevelDecoder
-from wsss.model.heads import AsppHead, CamHead, ExitHead, LightHead, PixelHead
+from wsss.model.decoder import Decoder, LowLevelDecoder, MergedBranches
+from wsss.model.heads import AsppHead, CamHead, ExitHead, LightHead, OcrHead, PixelHead
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class ExitOutputs:
         class_maps: per exit (B, C, h_k, w_k) logits.
         feature_maps: per exit that SR-F acts on (B, D, h_k, w_k), where it compares features; else empty.
         detail: (B, D, h, w) features of a shallow block; None unless they are wanted.
+        regions: (B, C, h, w) logits of an `OcrHead`'s coarse segmentation; None with other heads.
+        scaled: per further scale of the images (B, C, h', w') logits of the network's own head.
         encoder: the exits that SR-F acts on.
         decoder: the exits that SR-L acts on. Without a decoder both act on all exits.
     """
@@ -38,6 +40,8 @@ class ExitOutputs:
     detail: Tensor | None = None
     encoder: slice = field(default_factory=lambda: slice(None))
     decoder: slice = field(default_factory=lambda: slice(None))
+    regions: Tensor | None = None
+    scaled: list[Tensor] = field(default_factory=list)
 
 
 class PlainNetwork(nn.Module):
@@ -46,7 +50,7 @@ class PlainNetwork(nn.Module):
     Args:
         backbone: the encoder; gives one feature map per block.
         head: turns the last block's features into class maps.
-        decoder: of the U-shape, or of low-level features behind `conv`.
+        decoder: of the U-shape, of low-level features behind `conv`, or what merges a backbone's branches.
 
     Attributes:
         channels: of every block, the encoder's from shallow to deep, then the decoder's.
@@ -54,7 +58,10 @@ class PlainNetwork(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, decoder: Decoder | LowLevelDecoder | None = None
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        decoder: Decoder | LowLevelDecoder | MergedBranches | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -149,7 +156,12 @@ class MultiExitNetwork(nn.Module):
         """(B, 3, H, W) RGB in [0, 1] -> the maps of all exits, in the order of the blocks."""
         features = self.plain.blocks(images)
         class_maps = [exit_(features[index]) for exit_, index in zip(self.exits, self.blocks, strict=True)]
-        class_maps.append(self.plain.head(features[-1]))
+        head, regions = self.plain.head, None
+        if isinstance(head, OcrHead):
+            regions, final = head.both(features[-1])
+        else:
+            final = head(features[-1])
+        class_maps.append(final)
         reduced: list[Tensor] = []
         if self.students:
             teacher: ExitHead = self.exits[0]  # type: ignore[assignment]
@@ -158,7 +170,7 @@ class MultiExitNetwork(nn.Module):
             project(features[index]) for project, index in zip(self.projections, self.students, strict=True)
         ]
         detail = features[self.detail_block - 1].detach() if self.detail_block else None
-        return ExitOutputs(class_maps, reduced, detail, *self.sides)
+        return ExitOutputs(class_maps, reduced, detail, *self.sides, regions)
 
     def deploy(self) -> PlainNetwork:
         """The plain network, in evaluation mode: what is left when training is over."""
@@ -202,17 +214,23 @@ def plain_network(config: TrainConfig, classes: int, backbone: Backbone) -> Plai
         classes: C.
         backbone: the encoder.
     """
-    decoder = None
+    segment = config if isinstance(config, SegmentConfig) else None
+    decoder: Decoder | LowLevelDecoder | MergedBranches | None = None
     if config.structure == "ushape":
         decoder = Decoder(backbone.channels, backbone.strides, config.decoder_channels)
+    elif segment and segment.head == "v3plus":
+        decoder = LowLevelDecoder(backbone.channels, backbone.strides, segment.head_channels)
+    elif backbone.parallel:
+        decoder = MergedBranches(backbone.channels, backbone.strides)
     channels = (decoder or backbone).channels[-1]
-    if not isinstance(config, SegmentConfig):
-        return PlainNetwork(backbone, CamHead(channels, classes), decoder)
-    if decoder is not None:
-        return PlainNetwork(backbone, PixelHead(channels, classes + 1), decoder)
-    if config.head == "v3plus":
-        low_level = LowLevelDecoder(backbone.channels, backbone.strides, config.head_channels)
-        return PlainNetwork(backbone, PixelHead(low_level.channels[-1], classes + 1), low_level)
-    if config.head == "aspp":
-        return PlainNetwork(backbone, AsppHead(channels, classes + 1))
-    return PlainNetwork(backbone, LightHead(channels, classes + 1, config.head_channels))
+    head: nn.Module
+    if segment is None:
+        head = CamHead(channels, classes)
+    elif isinstance(decoder, Decoder | LowLevelDecoder):
+        head = PixelHead(channels, classes + 1)
+    elif segment.head == "aspp":
+        head = AsppHead(channels, classes + 1)
+    else:
+        kind = OcrHead if segment.head == "ocr" else LightHead
+        head = kind(channels, classes + 1, segment.head_channels)
+    return PlainNetwork(backbone, head, decoder)
