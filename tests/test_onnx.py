@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from data.images import read_mask
 from run_pipeline import EXIT_USER_ERROR, main
 from stages.commands.predict.predictors import RunPredictor, run_settings
+from stages.training import training_network
 from stages.workspace import open_run
 from tests.networks import CHANNELS, tiny_backbone, tiny_segmenter
 from tests.products import Product
+from wsss.config import SegmentConfig
 from wsss.model.heads import AsppHead
 from wsss.model.multi_exit import PlainNetwork
 from wsss.model.onnx import onnx_model
@@ -63,8 +65,15 @@ def test_networks_without_same_padding_are_exported_too() -> None:
     check_equal(onnxruntime.InferenceSession(content.SerializeToString()), network)
 
 
-def test_a_u_shape_is_exported_too() -> None:
-    network = tiny_segmenter(3, structure="ushape").eval()
+HRNET = SegmentConfig(
+    backbone="hrnet_w18_small", weights="none", output_stride=32, head="ocr", head_channels=16
+)
+
+
+@pytest.mark.parametrize("kind", ["ushape", "hrnet"])
+def test_other_structures_are_exported_too(kind: str) -> None:
+    ushape = tiny_segmenter(3, structure="ushape")
+    network = (ushape if kind == "ushape" else training_network(HRNET, 2, "segment").deploy()).eval()
     content = onnx_model(network, {})
     check_equal(onnxruntime.InferenceSession(content.SerializeToString()), network)
 

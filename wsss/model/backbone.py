@@ -111,13 +111,17 @@ class Backbone(nn.Module):
         """(B, 3, H, W) RGB in [0, 1] -> per block (B, D_k, ceil(H / stride_k), ceil(W / stride_k))."""
         pixels = (images - self.mean) / self.std
         height, width = images.shape[2:]
+        # ONNX divides towards zero: nothing negative may be divided.
+        right, below = ((self.multiple - side % self.multiple) % self.multiple for side in (width, height))
         if self.multiple > 1:
-            pixels = F.pad(pixels, (0, -width % self.multiple, 0, -height % self.multiple))
+            pixels = F.pad(pixels, (0, right, 0, below))
         maps: list[Tensor] = self.features(pixels)
         if self.channels_last:
             maps = [part.permute(0, 3, 1, 2) for part in maps]
         if self.multiple > 1:
-            cells = [(-(-height // stride), -(-width // stride)) for stride in self.strides]
+            cells = [
+                ((height + stride - 1) // stride, (width + stride - 1) // stride) for stride in self.strides
+            ]
             maps = [part[:, :, :h, :w] for part, (h, w) in zip(maps, cells, strict=True)]
         return maps
 
