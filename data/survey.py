@@ -93,7 +93,7 @@ def survey(
     validation = dataset.split(config.val_split)
     sides = np.sort(np.array([sample.size for sample in dataset.samples]), axis=1)
     problems = [
-        *_class_problems(training, full=full),
+        *class_problems(training, full=full),
         *_validation_problems(training, validation),
         *_file_problems(dataset.samples, Path(config.root)),
         *_same_bytes(dataset.samples, config.train_split),
@@ -133,7 +133,7 @@ def _tag_matrix(dataset: Dataset) -> NDArray[np.int64]:
     return matrix
 
 
-def _class_problems(training: Dataset, *, full: bool) -> Iterator[str]:
+def class_problems(training: Dataset, *, full: bool) -> Iterator[str]:
     """Classes that are rare, and tags from which one cannot learn where their class is."""
     names, tags = training.classes, _tag_matrix(training)
     together = tags.T @ tags

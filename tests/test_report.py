@@ -176,9 +176,12 @@ def test_gallery_shows_worst_median_best_and_every_class() -> None:
             self.tags = tags
 
     ids = [f"{index:02d}" for index in range(20)]
-    values = {"scored_images": 20, "per_image.id": ids, "per_image.miou": [i / 20 for i in range(20)]}
+    values = {"per_image.id": ids, "per_image.miou": [i / 20 for i in range(20)]}
+    values["per_image.review"] = [None, *(1 - i / 20 for i in range(1, 20))]
     samples: Any = {image_id: Tagged((0,) if image_id != "19" else (0, 1)) for image_id in ids}
-    chosen = choose("refine", values, samples, ("a", "b", "c"))
+    chosen = choose(values, samples, ("a", "b", "c"))
+    assert chosen[:12] == [("review", image) for image in reversed(ids[8:])]
+    chosen = chosen[12:]
     assert [image for group, image in chosen if group == "worst"] == ["00", "01", "02"]
     assert [image for group, image in chosen if group == "median"] == ["08", "09", "10"]
     assert [image for group, image in chosen if group == "best"] == ["17", "18", "19"]

@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from stages import Planned, differences
-from stages.commands.report import refresh_report, report_paths, require_tensorboard, write_events
+from stages.commands.report import (
+    read_summary,
+    refresh_report,
+    report_paths,
+    require_tensorboard,
+    write_events,
+)
 from stages.commands.report.gallery import refresh_overview
 from stages.commands.report.measure import headlines
 from stages.commands.report.values import result
@@ -23,6 +29,9 @@ from wsss.config import load_config, to_toml
 from wsss.errors import UserError
 from wsss.runtime import distributed
 from wsss.store.artifacts import verify
+
+SAID = 3
+"""Pieces of advice in the last lines; the report has all."""
 
 
 def run_all(request: Request, *, tensorboard: bool = False) -> None:
@@ -153,7 +162,13 @@ def _finish(session: Session, fresh: Sequence[str], *, tensorboard: bool) -> Non
     print(f"\n{table(session, measured, fresh)}")
     print(f"\npictures: {session.run.overview}")
     if measured:
-        print(f"report:   {report_paths(session.run)[0]}")
+        summary = read_summary(session.run)
+        print(f"report:   {report_paths(session.run)[0]}\n\n{summary.answer}")
+        print(
+            'Look at the images under "Review first" in the report; review.csv beside it has the whole order.'
+        )
+        if summary.advice:
+            print("\n- ".join(["What stands out, and what to try:", *summary.advice[:SAID]]))
     if tensorboard:
         print(f"events:   {write_events(session, measured)}")
 

@@ -4,11 +4,13 @@ Each function is one indicator of one image; `docs/masks.md` shows how well each
 presets against the true mIoU.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from wsss import IGNORE
-from wsss.metrics.confusion import Labels, label_pixels
+from wsss.metrics.confusion import Labels, label_pixels, ratio
 from wsss.metrics.sweep import THRESHOLDS, reaching_each, thresholds_reached
 
 Curve = NDArray[np.float64]
@@ -125,6 +127,35 @@ def edge_alignment(ranks: NDArray[np.float32], labels: Labels) -> float:
     edge[1:] |= down
     edge[:-1] |= down
     return float(ranks[edge].mean(dtype=np.float64)) if edge.any() else float("nan")
+
+
+def rank_shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) -> the share of the values below each, in (0, 1), ties halved; NaN stays and does not count."""
+    known = np.sort(values[np.isfinite(values)])
+    places = [np.searchsorted(known, values, side) for side in ("left", "right")]
+    return np.where(np.isfinite(values), (places[0] + places[1]) / 2 / max(len(known), 1), np.nan)
+
+
+def review_scores(indicators: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Which of n images to look at first: the mean of the ranks that several indicators give them, in (0, 1).
+
+    Args:
+        indicators: (n,) each, more is better, NaN where undefined.
+
+    Returns:
+        (n,) the least is to be looked at first; NaN where no indicator is defined.
+    """
+    ranks = np.array([rank_shares(each) for each in indicators])
+    known = np.isfinite(ranks)
+    return np.asarray(ratio(np.where(known, ranks, 0).sum(0), known.sum(0)))
+
+
+def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Spearman's correlation of two (n,) figures where both are known; NaN for fewer than two, or a constant."""
+    both = np.isfinite(first) & np.isfinite(second)
+    ranks = [rank_shares(each[both]) for each in (first, second)]
+    spread = [each.std() for each in ranks] if both.any() else [0.0]
+    return float(np.corrcoef(*ranks)[0, 1]) if min(spread) > 0 else float("nan")
 
 
 def _kappa(observed: NDArray[np.floating], chance: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -1,12 +1,13 @@
 """The report of a run: report.json for programs, report.html for people, and on request TensorBoard's events."""
 
+import csv
 import hashlib
 import importlib.util
 import shutil
 import sys
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import msgspec
 import numpy as np
 from PIL import Image
 
+from data.survey import class_problems
 from stages import software_versions
 from stages.commands.report.gallery import exhibits
 from stages.commands.report.measure import headlines, measure, read_metrics
 from stages.commands.report.page import render
-from stages.commands.report.values import STAGE_TITLES, Values
+from stages.commands.report.values import RESULTS, STAGE_TITLES, Values, advice, answer
 from stages.commands.session import Session, settings
 from stages.workspace import Run, computed
 from wsss.errors import UserError
@@ -36,15 +38,25 @@ from wsss.store.files import (
 AGAIN = "it is written again"
 SCHEMA = 1
 """Of report.json: raised when a key changes its meaning; docs/report.md describes it."""
-SOURCE_VERSION = 4
+SOURCE_VERSION = 5
 """Raised when a page is drawn differently from the same figures, so that old pages are drawn again."""
 
 
-class _Written(msgspec.Struct):
-    """What report.json says of its making: read alone, so that an unchanged run need not parse the rest."""
+class Summary(msgspec.Struct):
+    """What report.json says of its making and in short: read alone, so that an unchanged run need not parse the rest.
 
+    ``page`` is the page's sha256, ``material`` a hash of all that both depend on.
+    """
+
+    answer: str
+    advice: list[str]
     page: str
     material: str
+
+
+def read_summary(run: Run) -> Summary:
+    """The report in short; there must be one."""
+    return msgspec.json.decode(report_paths(run)[1].read_bytes(), type=Summary)
 
 
 def report_paths(run: Run) -> tuple[Path, Path]:
@@ -82,6 +94,7 @@ def _bring_up_to_date(session: Session, measured: Mapping[str, Path]) -> None:
         for name, found in metrics.items()
     ]
     html = render("report.html", report=values, stages=stages, times=list(fingerprints))
+    write_text(page.with_name("review.csv"), review_csv(metrics))
     write_text(page, html)
     values |= {"page": hashlib.sha256(html.encode()).hexdigest(), "material": material}
     write_sealed_json(values_file, values)
@@ -91,7 +104,7 @@ def _written(page: Path, values_file: Path) -> str | None:
     """What report.json says of its material; what is not as it was written is set aside."""
     if not is_kept(values_file, AGAIN):
         return None
-    found = msgspec.json.decode(values_file.read_bytes(), type=_Written)
+    found = msgspec.json.decode(values_file.read_bytes(), type=Summary)
     if page.exists() and file_sha256(page) != found.page:
         print(f"{page}: damaged; set aside as {set_aside(page).name}, {AGAIN}", file=sys.stderr)
     return found.material
@@ -111,6 +124,8 @@ def _values(session: Session, metrics: Mapping[str, Values]) -> Values:
         "config_changed": _changed(session),
         "pretraining": _pretraining(session),
         "software": software_versions(),
+        "answer": answer(metrics),
+        "advice": advice(metrics, session.config.refine, _tag_problems(session)),
     }
     for name, item in session.planned.items():
         if item.cached:
@@ -126,6 +141,25 @@ def _values(session: Session, metrics: Mapping[str, Values]) -> Values:
     for name, found in metrics.items():
         values |= {f"{name}.{key}": value for key, value in found.items()}
     return values
+
+
+def _tag_problems(session: Session) -> list[str]:
+    training = session.dataset.split(session.config.data.train_split)
+    return list(class_problems(training, full=session.config.segment.supervision == "full"))
+
+
+def review_csv(metrics: Mapping[str, Values]) -> str:
+    """The order of review of each result's images, those first that need it most."""
+    text = StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["result", "split", "image", "score", "miou"])
+    for stage, values in metrics.items():
+        columns = [values[f"per_image.{key}"] for key in ("id", "review", "miou")]
+        known = [row for row in zip(*columns, strict=True) if row[1] is not None]
+        for image, score, miou in sorted(known, key=lambda row: row[1]):
+            cells = ["" if value is None else f"{value:.4f}" for value in (score, miou)]
+            rows.writerow([RESULTS[stage], values["split"], image, *cells])
+    return text.getvalue()
 
 
 def _changed(session: Session) -> list[dict[str, Any]]:

@@ -29,8 +29,10 @@ EACH = 3
 """Images shown of the worst, the median and the best."""
 MASKS = {"cams": "seed", "refine": "pseudo-mask", "segment": "prediction"}
 """What a stage's mask is called."""
-RANKED_BY = {"cams": "mirror_agreement", "refine": "cam_agreement", "segment": "tags_named"}
-"""The indicator that ranks images where there is no ground truth."""
+REVIEW = "review"
+"""The group of the images to look at first, without looking at ground truth."""
+QUEUE = 12
+"""Images shown of them."""
 ERRORS: Mapping[str, tuple[int, int, int]] = {
     "false negative": (0, 114, 178),
     "false positive": (240, 228, 66),
@@ -64,19 +66,14 @@ class Exhibit:
     panels: tuple[Panel, ...]
 
 
-def choose(
-    stage: str, values: Values, samples: Mapping[str, Sample], classes: Sequence[str]
-) -> list[tuple[str, str]]:
-    """(group, image id) pairs: the worst, median and best images, then one typical image per class.
+def choose(values: Values, samples: Mapping[str, Sample], classes: Sequence[str]) -> list[tuple[str, str]]:
+    """(group, image id) pairs: those to review first; the worst, median and best; one typical image per class.
 
-    Images are ranked by their own mIoU, without ground truth by an indicator. A class is shown by the image with
-    its median score among those tagged with it, that is not shown yet if there is one.
+    Images are ranked by their own mIoU, without ground truth by the order of review. A class is shown by the image
+    with its median score among those tagged with it, that is not shown yet if there is one.
     """
-    ids = values["per_image.id"]
-    column = "miou" if values["scored_images"] else f"indicator.{RANKED_BY[stage]}"
-    scores = values.get(f"per_image.{column}") or [None] * len(ids)
-    known = sorted((score, image) for score, image in zip(scores, ids, strict=True) if score is not None)
-    ranked = [image for _, image in known] or list(ids)
+    queue, ranked = (_ranked(values, column) for column in ("review", "miou"))
+    ranked = ranked or queue or list(values["per_image.id"])
     shown = [("worst first", image) for image in ranked]
     if len(ranked) > 3 * EACH:
         middle = (len(ranked) - EACH) // 2
@@ -87,28 +84,36 @@ def choose(
         fresh = [image for image in tagged if image not in {known for _, known in shown}] or tagged
         if fresh:
             shown.append((name, fresh[len(fresh) // 2]))
-    return shown
+    return [*((REVIEW, image) for image in queue[:QUEUE]), *shown]
+
+
+def _ranked(values: Values, column: str) -> list[str]:
+    """Ids of the images that have a figure, the least first."""
+    pairs = zip(values[f"per_image.{column}"], values["per_image.id"], strict=True)
+    return [image for _, image in sorted(pair for pair in pairs if pair[0] is not None)]
 
 
 def exhibits(session: Session, stage: str, values: Values) -> list[Exhibit]:
     """The chosen images of a measured stage, with CAM, mask, ground truth and errors as far as there are any."""
     scored, planned = scored_images(session, stage), session.planned
     samples = {sample.id: sample for sample in scored.samples}
-    scores = dict(zip(values["per_image.id"], values["per_image.miou"], strict=True))
+    columns = (values[f"per_image.{name}"] for name in ("id", "miou", "review"))
+    scores = {image: figures for image, *figures in zip(*columns, strict=True)}
     artifact, seed = Artifact(planned[stage].path), _opened(planned, "cams") if stage != "segment" else None
     found = []
-    for group, image_id in choose(stage, values, samples, scored.classes):
-        sample = samples[image_id]
+    for group, image_id in choose(values, samples, scored.classes):
+        sample, (miou, score) = samples[image_id], scores[image_id]
         picture = Picture(sample, scored.classes)
         panels = [picture.image()]
-        if seed:
+        if seed and group != REVIEW:
             panels.append(picture.cams(seed))
         mask = stage_mask(stage, artifact, sample, values.get("threshold", 0.0))
         panels.append(picture.mask(MASKS[stage], mask))
-        if picture.truth is not None:
+        if picture.truth is not None and group != REVIEW:
             panels += [picture.mask("ground truth", picture.truth), picture.errors("errors", mask)]
-        score = scores[image_id]
-        caption = "" if score is None else f"mIoU {100 * score:.1f}"
+        caption = "" if miou is None else f"mIoU {100 * miou:.1f}"
+        if group == REVIEW:
+            caption = f"score {score:.2f}"
         found.append(Exhibit(group, image_id, caption, picture.labels, tuple(panels)))
     for opened in filter(None, (artifact, seed)):
         opened.close()

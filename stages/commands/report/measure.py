@@ -28,7 +28,7 @@ from wsss.runtime.pool import look_ahead, pool_workers, progress_bar, worker_pro
 from wsss.store.artifacts import Artifact
 from wsss.store.files import digest_of, is_kept, parse_json, write_sealed_json
 
-VERSION = 5
+VERSION = 6
 """Raised when something is measured differently, so that all is measured again."""
 Found = tuple[Labels, dict[str, NDArray[Any]], dict[str, float]]
 """An image's mask (H, W), sums (see `Counted`), and indicators."""
@@ -171,25 +171,36 @@ def count_images(source: Source, samples: Sequence[Sample]) -> Counted:
 
 
 def _seed(source: Source, sample: Sample, image: NDArray[np.uint8], truth: Labels | None) -> Found:
-    maps, classes, agreements, colours, confidence = (
+    maps, classes, agreements, colours = (
         source.artifact.read(sample.id, name)
-        for name in ("maps", "classes", "agreement", "colour_information", "confidence")
+        for name in ("maps", "classes", "agreement", "colour_information")
     )
     label, value = strongest_labels(resize_maps(maps, image.shape[:2]), classes)
     sums: dict[str, NDArray[Any]] = {}
     if truth is not None:
         sums["sweep"] = sweep_counts(truth, label, value, source.labels)
-    indicators = {}
-    nearest = int(np.abs(np.asarray(THRESHOLDS) - source.background).argmin())
     for name, curve in zip(CURVES, (*agreements, colours), strict=True):
         known = np.isfinite(curve)
         sums[f"curve.{name}"] = np.stack([np.where(known, curve, 0), known]).astype(np.float64)
-        indicators[name] = float(curve[nearest])
-    confidence = confidence.astype(np.float64)
-    indicators["confidence"] = _mean(confidence[list(sample.tags)])
-    others = np.delete(confidence, sample.tags)
+    indicators = _views(source.artifact, sample, source.background)
+    indicators["colour_information"] = float(colours[_nearest(source.background)])
+    others = np.delete(source.artifact.read(sample.id, "confidence").astype(np.float64), sample.tags)
     indicators["untagged_confidence"] = float(others.max()) if len(others) else float("nan")
     return reaching(label, value, source.background), sums, indicators
+
+
+def _views(cams: Artifact, sample: Sample, background: float) -> dict[str, float]:
+    """How far the views of an image agree, and how sure the classifier is of its tags."""
+    curves, confidence = (
+        cams.read(sample.id, "agreement"),
+        cams.read(sample.id, "confidence").astype(np.float64),
+    )
+    agreements = zip(CURVES, curves[:, _nearest(background)].tolist(), strict=False)
+    return {**dict(agreements), "confidence": _mean(confidence[list(sample.tags)])}
+
+
+def _nearest(background: float) -> int:
+    return int(np.abs(np.asarray(THRESHOLDS) - background).argmin())
 
 
 def _pseudo_mask(source: Source, sample: Sample, image: NDArray[np.uint8], truth: Labels | None) -> Found:
@@ -203,21 +214,25 @@ def _pseudo_mask(source: Source, sample: Sample, image: NDArray[np.uint8], truth
         cams = resize_maps(source.cams.read(sample.id, "maps"), image.shape[:2])
         seed = seed_labels(cams, source.cams.read(sample.id, "classes"), source.background)
         indicators["cam_agreement"] = agreement(seed, labels)
+        indicators |= _views(source.cams, sample, source.background)
     return labels, sums, indicators
 
 
 def _prediction(source: Source, sample: Sample, image: NDArray[np.uint8], truth: Labels | None) -> Found:
     labels = source.artifact.read(sample.id, "predictions")
     sums = {}
-    if truth is not None and source.exits:
+    indicators = {"colour_information": colour_information(image, labels)}
+    if source.exits:
         each = source.artifact.read(sample.id, "exit_predictions")
-        sums["exits"] = np.stack([confusion_counts(truth, single, source.labels) for single in each])
+        indicators["exit_agreement"] = _mean(np.array([agreement(labels, single) for single in each]))
+        if truth is not None:
+            sums["exits"] = np.stack([confusion_counts(truth, single, source.labels) for single in each])
     named = label_pixels(labels)[1 : source.labels] >= NAMED * labels.size
     tagged = np.isin(np.arange(source.labels - 1), sample.tags)
     sums["named"] = np.stack([named & tagged, tagged, named], axis=1).astype(np.int64)
     either = np.count_nonzero(named | tagged)
-    agreeing = np.count_nonzero(named & tagged) / either if either else 1.0
-    return labels, sums, {"colour_information": colour_information(image, labels), "tags_named": agreeing}
+    indicators["tags_named"] = np.count_nonzero(named & tagged) / either if either else 1.0
+    return labels, sums, indicators
 
 
 def _mean(values: NDArray[Any]) -> float:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from stages.commands.report import charts
 from stages.commands.report.gallery import ERRORS
-from stages.commands.report.values import Values
+from stages.commands.report.values import REVIEWED_BY, Values
 from wsss.pictures import voc_palette
 
 
@@ -124,4 +124,5 @@ PAGES = Environment(
 )
 PAGES.filters |= {"percent": percent, "signed": signed, "number": number, "duration": duration}
 PAGES.globals |= {"sweep_chart": sweep_chart, "miou_histogram": miou_histogram, "mostly": mostly}
+PAGES.globals |= {"reviewed_by": REVIEWED_BY}
 PAGES.globals |= {"difference_chart": difference_chart, "errors": ERRORS, "palette": voc_palette().tolist()}

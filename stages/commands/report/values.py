@@ -3,7 +3,7 @@
 Scores are shares in [0, 1]; null where undefined. Lists over labels start with background; lists over classes do not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.config import RefineConfig
+from wsss.errors import plural
 from wsss.metrics.confusion import Counts, mask_scores, mean_defined, ratio
 from wsss.metrics.failures import FailureCounts
-from wsss.metrics.indicators import label_free_threshold
+from wsss.metrics.indicators import label_free_threshold, rank_correlation, review_scores
 from wsss.metrics.sweep import THRESHOLDS, sweep_ious
 
 Values = dict[str, Any]
@@ -25,6 +26,12 @@ STAGE_TITLES = {
     "refine": "Pseudo-masks",
     "segment": "Predictions of the trained network",
 }
+REVIEWED_BY = {
+    "cams": ("mirror_agreement", "scale_agreement", "colour_information", "confidence", "edge_alignment"),
+    "refine": ("-unsure", "covered", "edge_alignment", "confidence", "mirror_agreement"),
+    "segment": ("tags_named", "covered", "colour_information", "exit_agreement"),
+}
+"""Indicators whose ranks are averaged into the order of review; of one with a minus, less is better."""
 RESULTS = {"cams": "seed", "refine": "pseudo-masks", "segment": "predictions"}
 """The same in a word, for sentences and small tables."""
 
@@ -73,6 +80,7 @@ def measured_values(
     if stage in ("cams", "refine"):
         values |= {"threshold": background, "threshold_chosen_by": chosen_by}
     columns = {name: [row[name] for row in rows] for name in rows[0]}
+    values |= _review(stage, columns)
     values |= _indicators(sums, columns) | {f"per_image.{name}": column for name, column in columns.items()}
     found: Values = plain(values)
     return found
@@ -153,6 +161,24 @@ def _sweep(sums: dict[str, NDArray[Any]]) -> Values:
     return values
 
 
+def _review(stage: str, columns: dict[str, list[Any]]) -> Values:
+    """Each image's place in the order of review and, where there are masks, what that order is worth."""
+    names = [name for name in REVIEWED_BY[stage] if f"indicator.{name.lstrip('-')}" in columns]
+    signed = [(-1 if name.startswith("-") else 1, f"indicator.{name.lstrip('-')}") for name in names]
+    scores = review_scores([sign * np.asarray(columns[key], np.float64) for sign, key in signed])
+    if stage != "segment":  # without tags there is no mask to look at
+        scores = np.where(np.isnan(columns["indicator.covered"]), np.nan, scores)
+    values: Values = {"per_image.review": scores}
+    counts = [np.zeros((1, 3)) if rows is None else np.asarray(rows) for rows in columns["labels"]]
+    wrong = np.array([rows[:, 2].sum() - rows[:, 1].sum() for rows in counts])
+    if any(rows is not None for rows in columns["labels"]):
+        miou = np.array([np.nan if value is None else value for value in columns["miou"]])
+        worst = np.argsort(scores)[: -(-np.count_nonzero(np.isfinite(scores)) // 10)]  # NaN comes last
+        values["review.correlation"] = rank_correlation(scores, miou)
+        values["review.worst_tenth"] = ratio(wrong[worst].sum(), wrong.sum())
+    return values
+
+
 def _indicators(sums: dict[str, NDArray[Any]], columns: dict[str, list[Any]]) -> Values:
     """What needs no ground truth: means over the images where an indicator is defined, coverage by class."""
     values: Values = {
@@ -172,6 +198,53 @@ def _indicators(sums: dict[str, NDArray[Any]], columns: dict[str, list[Any]]) ->
         values["indicator.tags_named"] = ratio(2 * right.sum(), expected.sum() + named.sum())
         values["indicator.class_tags_named"] = ratio(2 * right, expected + named)
     return values
+
+
+def answer(metrics: Mapping[str, Values]) -> str:
+    """How good the masks are, in a sentence or two; of each stage that is measured, by name."""
+    scored = {stage: found for stage, found in metrics.items() if found.get("miou") is not None}
+    if not scored:
+        return "No image has a mask, so nothing can be scored; the images to review first are shown below."
+    parts = [
+        f"{100 * found['miou']:.1f} for the {RESULTS[stage]} ({plural(found['scored_images'], 'image')})"
+        for stage, found in scored.items()
+    ]
+    return f"mIoU: {', '.join(parts)}."
+
+
+def advice(metrics: Mapping[str, Values], refine: RefineConfig, problems: Sequence[str]) -> list[str]:
+    """What stands out in the figures of the stages, and what to try; then the ``problems`` of the training tags."""
+    seed, masks, network = (metrics.get(stage, {}) for stage in RESULTS)
+    found = []
+    lost = (seed.get("best_miou") or 0) - (seed.get("miou") or 0)
+    if lost > 0.02:
+        found.append(
+            f"The seed's threshold {seed['threshold']:.2f} costs {100 * lost:.1f} points against the best, which this "
+            f"ground truth chooses: --set refine.threshold=fixed --set refine.background={seed['best_threshold']:.2f}"
+        )
+    elif seed and seed["threshold"] <= 0.1:
+        found.append(
+            f"The seed's threshold is low ({seed['threshold']:.2f}), so that seeds are large: look whether they cover "
+            "more than the objects; --set refine.threshold=fixed --set refine.background=0.2"
+        )
+    before, after = (each.get("failure1.recall_by_size", [None])[0] for each in (seed, masks))
+    if before and after is not None and after < 0.7 * before:
+        other = "local" if refine.method == "crf" else "crf"
+        found.append(
+            f"The refinement loses tiny objects: of their pixels {100 * before:.0f} % were found before it and "
+            f"{100 * after:.0f} % after; --set refine.method={other}"
+        )
+    if (covered := masks.get("indicator.covered")) is not None and covered < 0.95:
+        found.append(
+            f"{100 * (1 - covered):.0f} % of the tags have no pixel in their image's pseudo-mask: see the coverage by "
+            "tag in the report"
+        )
+    if network.get("miou") is not None and (masks.get("miou") or 0) - network["miou"] > 0.1:
+        found.append(
+            f"The network stays {100 * (masks['miou'] - network['miou']):.0f} points behind the masks it learned from: "
+            "more segment.epochs, or segment.head=v3plus"
+        )
+    return [*found, *problems]
 
 
 def result(stage: str, values: Values | None, refine: RefineConfig) -> str:
