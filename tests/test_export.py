@@ -51,12 +51,30 @@ def test_every_format_holds_the_masks_of_refine(product: Product, tmp_path: Path
     coco = read_coco(tmp_path / "coco" / "instances_train.json")
     cvat = read_cvat((tmp_path / "cvat" / "segmentation_mask_train.zip").read_bytes())[1]
     tasks = json.loads((tmp_path / "labelstudio" / "tasks_train.json").read_text())
-    for (image_id, mask), task in zip(masks.items(), tasks, strict=True):
+    assert len(tasks) == len(masks)
+    for task in tasks:
+        image_id = task["data"]["image"].removeprefix("/data/local-files/?d=").removesuffix(".jpg")
+        mask = masks[image_id]
         assert (read_mask(tmp_path / "voc" / "SegmentationClass" / f"{image_id}.png") == mask).all()
         assert (coco[f"{image_id}.jpg"] == certain(mask)).all()
         assert (cvat[image_id][0] == certain(mask)).all()
-        assert task["data"]["image"] == f"/data/local-files/?d={image_id}.jpg"
         assert len(task["predictions"][0]["result"]) == len(set(np.unique(mask)) - {0, 255})
+
+
+def test_the_order_of_review_goes_to_label_studio_and_cvat(product: Product, tmp_path: Path) -> None:
+    report = json.loads((product.workspace / "tiny" / "report.json").read_text(encoding="utf-8"))
+    pairs = zip(report["segment.per_image.id"], report["segment.per_image.review"], strict=True)
+    scores = {image: round(score, 4) for image, score in pairs}
+    assert len(set(scores.values())) > 1
+    for name in ("labelstudio", "cvat"):
+        assert export(product, "--format", name, "--from", "predictions", "--out", tmp_path) == 0
+    tasks = json.loads((tmp_path / "tasks_val.json").read_text())
+    names = [task["data"]["image"].removeprefix("/data/local-files/?d=") for task in tasks]
+    assert [task["predictions"][0]["score"] for task in tasks] == sorted(scores.values())
+    assert [scores[name.removesuffix(".jpg")] for name in names] == sorted(scores.values())
+    assert (tmp_path / "order_val.txt").read_text().split() == names
+    content = (tmp_path / "segmentation_mask_val.zip").read_bytes()
+    assert [f"{image}.jpg" for image in read_cvat(content)[1]] == names
 
 
 def test_uncertain_pixels_can_be_decided(product: Product, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The report's figures: against direct evaluation, with and without ground truth, whoever computes them."""
 
+import csv
 import importlib.util
+import io
 import json
 import re
 from pathlib import Path
@@ -8,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata, spearmanr
 
 from run_pipeline import main
 from stages.commands.report import refresh_report, report_paths, require_tensorboard
 from stages.commands.report.gallery import choose
 from stages.commands.report.measure import measure, read_metrics
+from stages.commands.report.values import REVIEWED_BY
 from stages.commands.run import run_report
 from stages.commands.session import Request, Session, open_session
 from tests.pipelines import request
@@ -99,6 +103,45 @@ def test_every_key_is_documented_and_every_documented_key_is_there(session: Sess
     used = {re.sub(r"^(classify|cams|refine|segment)\.", "STAGE.", key) for key in report_of(session)}
     assert used - documented == set()
     assert documented - used == set()
+
+
+def test_the_order_of_review_is_the_mean_of_ranks_and_its_worth_is_told(session: Session) -> None:
+    report = report_of(session)
+    rows = list(csv.DictReader(io.StringIO((session.run.folder / "review.csv").read_text(encoding="utf-8"))))
+    for stage, result in (("cams", "seed"), ("refine", "pseudo-masks"), ("segment", "predictions")):
+        columns = []
+        for name in REVIEWED_BY[stage]:
+            values = np.array(report[f"{stage}.per_image.indicator.{name.lstrip('-')}"], float)
+            known = np.isfinite(values)
+            ranks = np.full(len(values), np.nan)
+            ranks[known] = (rankdata((-1 if name[0] == "-" else 1) * values[known]) - 0.5) / known.sum()
+            columns.append(ranks)
+        scores = np.nanmean(columns, axis=0)
+        assert report[f"{stage}.per_image.review"] == pytest.approx(scores.tolist())
+        miou = report[f"{stage}.per_image.miou"]
+        assert report[f"{stage}.review.correlation"] == pytest.approx(spearmanr(scores, miou)[0], nan_ok=True)
+        own = [row for row in rows if row["result"] == result]
+        assert [float(row["score"]) for row in own] == pytest.approx(sorted(scores), abs=1e-4)
+        wrong = {
+            image: sum(row[2] - row[1] for row in counts)
+            for image, counts in zip(
+                report[f"{stage}.per_image.id"], report[f"{stage}.per_image.labels"], strict=True
+            )
+        }
+        share = wrong[own[0]["image"]] / sum(wrong.values())  # one image is the tenth of up to ten
+        assert report[f"{stage}.review.worst_tenth"] == pytest.approx(share)
+
+
+def test_what_stands_out_is_told_with_a_setting_that_can_be_set(data: DataConfig, tmp_path: Path) -> None:
+    session = synthetic_run(data, tmp_path, "refine.background=0.05")
+    report = report_of(session)
+    assert report["answer"].startswith(f"mIoU: {100 * report['cams.miou']:.1f} for the seed (8 images), ")
+    chosen = re.search(r"--set (\S+) --set (\S+)$", report["advice"][0])
+    assert chosen
+    better = report_of(synthetic_run(data, tmp_path, *chosen.groups()))
+    assert better["cams.miou"] == report["cams.best_miou"] > report["cams.miou"] + 0.02
+    assert not any("threshold" in sentence for sentence in better["advice"])
+    assert any(sentence.startswith("rare: ") for sentence in better["advice"])
 
 
 def test_report_json_is_flat_and_has_no_nan(session: Session) -> None:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +25,7 @@ from wsss.resize import resize_labels
 from wsss.runtime.interrupt import check
 from wsss.runtime.pool import progress_bar
 from wsss.store.artifacts import Artifact
-from wsss.store.files import OutputFolder, atomic_path
+from wsss.store.files import OutputFolder, atomic_path, is_sealed
 
 UNKNOWN_SUFFIX = ".jpg"
 
@@ -72,6 +73,9 @@ def run_export(request: ExportRequest) -> None:
             f"--split {split}: no image of it, neither in run {run.name} nor in {run.config.data.root}"
         )
     check_names(request.format, ids, artifact.classes)
+    scores = _scores(run, "refine" if request.source == "masks" else "segment", artifact.fingerprint)
+    if request.format in ("cvat", "labelstudio"):
+        ids = tuple(sorted(ids, key=lambda image_id: scores.get(image_id, 1)))  # those to review first
     targets = file_names(request.format, ids, split)
     out = _folder(run, request, f"{request.source}-{split}-{request.format}", targets)
     about = Labelling(
@@ -102,12 +106,27 @@ def run_export(request: ExportRequest) -> None:
         with progress_bar(len(ids), "export", "img") as bar:
             for image_id in ids:
                 check()
-                yield LabelledImage(image_id, image_id + suffixes[image_id], labels(image_id))
+                found, name = labels(image_id), image_id + suffixes[image_id]
+                yield LabelledImage(image_id, name, found, scores.get(image_id))
                 bar.update()
 
     for name, content in FORMATS[request.format](images(), about):
         _put(out, name, content)
     print(f"{len(ids)} images, {request.source} of split {split}: {out.root / targets[0]}")
+
+
+def _scores(run: FinishedRun, stage: str, fingerprint: str) -> dict[str, float]:
+    """The order of review by image id, as the run's report has it; empty where that is not about this result."""
+    file = run.run.folder / "report.json"
+    if not file.exists() or not is_sealed(file):
+        return {}
+    values = msgspec.json.decode(file.read_bytes(), type=dict[str, msgspec.Raw])
+    keys = (f"{stage}.fingerprint", f"{stage}.per_image.id", f"{stage}.per_image.review")
+    if not values.keys() >= set(keys):
+        return {}
+    of, ids, scores = (msgspec.json.decode(values[key]) for key in keys)
+    known = {image: score for image, score in zip(ids, scores, strict=True) if score is not None}
+    return known if of == fingerprint else {}
 
 
 def _split(run: FinishedRun, request: ExportRequest) -> str:

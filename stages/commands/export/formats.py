@@ -44,11 +44,15 @@ _UNSAYABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One image: its id (relative path without extension), the same with its extension, and labels (H, W) uint8."""
+    """One image: its id (relative path without extension), the same with its extension, and labels (H, W) uint8.
+
+    ``score``: of the order of review, in (0, 1); less needs a look sooner; None where it is not known.
+    """
 
     id: str
     file_name: str
     labels: NDArray[np.uint8]
+    score: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,9 @@ def file_names(name: str, ids: Sequence[str], split: str) -> list[str]:
         return ["data.yaml", *(_yolo_labels(split, image_id) for image_id in ids)]
     if name == "labelstudio":
         return [f"tasks_{split}.json", "labelling_config.xml"]
-    return [f"instances_{split}.json" if name == "coco" else f"segmentation_mask_{split}.zip"]
+    if name == "cvat":
+        return [f"segmentation_mask_{split}.zip", f"order_{split}.txt"]
+    return [f"instances_{split}.json"]
 
 
 def check_names(name: str, ids: Sequence[str], classes: Sequence[str]) -> None:
@@ -169,6 +175,8 @@ def coco(images: Iterable[LabelledImage], about: Labelling) -> Files:
 def cvat(images: Iterable[LabelledImage], about: Labelling) -> Files:
     """One archive: ``labelmap.txt``, and per image a PNG of classes and one of the numbers of its shapes.
 
+    Beside it the images' names as they come, which is the order of review: CVAT sorts a task by a list if it is asked.
+
     The importer looks colours up in ``labelmap.txt`` and fails on others, and every label must be one of the CVAT
     task's: so uncertain pixels are background here.
 
@@ -176,7 +184,7 @@ def cvat(images: Iterable[LabelledImage], about: Labelling) -> Files:
         UserError: an image with more objects than numbers.
     """
     content = BytesIO()
-    ids = []
+    ids, names = [], []
     with zipfile.ZipFile(content, "w") as archive:
         _add(archive, "labelmap.txt", _label_map(about.classes))
         for image in images:
@@ -192,8 +200,11 @@ def cvat(images: Iterable[LabelledImage], about: Labelling) -> Files:
             _add(archive, f"SegmentationClass/{image.id}.png", encode_mask(certain))
             _add(archive, f"SegmentationObject/{image.id}.png", encode_mask(objects))
             ids.append(image.id)
+            names.append(image.file_name)
         _add(archive, "ImageSets/Segmentation/default.txt", _lines(ids))
-    yield file_names("cvat", [], about.split)[0], content.getvalue()
+    main, order = file_names("cvat", [], about.split)
+    yield order, _lines(names)
+    yield main, content.getvalue()
 
 
 def labelstudio(images: Iterable[LabelledImage], about: Labelling) -> Files:
@@ -226,6 +237,8 @@ def labelstudio(images: Iterable[LabelledImage], about: Labelling) -> Files:
             for number, (c, mask) in enumerate(regions(image.labels, instances=about.instances))
         ]
         prediction = {"model_version": f"{about.run} {about.fingerprint}", "result": results}
+        if image.score is not None:
+            prediction["score"] = round(image.score, 4)
         task = {"data": {"image": about.prefix + quote(image.file_name)}, "predictions": [prediction]}
         document.append(task)
     yield tasks, _json(document)
