@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,8 @@ from tests.test_export_formats import certain, read_cvat
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )  # pycocotools has not followed numpy 2 yet
+
+ROOT = Path(__file__).parent.parent
 
 
 def export(product: Product, *arguments: object) -> int:
@@ -75,6 +80,28 @@ def test_the_order_of_review_goes_to_label_studio_and_cvat(product: Product, tmp
     assert (tmp_path / "order_val.txt").read_text().split() == names
     content = (tmp_path / "segmentation_mask_val.zip").read_bytes()
     assert [f"{image}.jpg" for image in read_cvat(content)[1]] == names
+
+
+def test_the_loader_for_fiftyone_reads_the_masks(
+    product: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert export(product, "--format", "voc", "--from", "masks", "--out", tmp_path) == 0
+    code = (ROOT / "docs" / "predict.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    code = code.replace("runs/sample/export/masks-train-voc", str(tmp_path))
+    code = code.replace('"my_images"', repr(str(product.images)))
+    samples: list[dict[str, Any]] = []
+    dataset = SimpleNamespace(add_sample=samples.append)  # FiftyOne itself brings a database
+    stub = {"Dataset": lambda: dataset, "Sample": dict, "Segmentation": SimpleNamespace}
+    monkeypatch.setitem(sys.modules, "fiftyone", SimpleNamespace(**stub))  # type: ignore[arg-type]
+    exec(code, {})
+    stored_masks = stored(product, "refine", "masks")
+    assert len(samples) == len(stored_masks)
+    for sample in samples:
+        path, mask = Path(sample["filepath"]), sample["masks"].mask
+        assert path.is_file()
+        assert (mask == stored_masks[path.stem]).all()
+        assert set(np.unique(mask)) <= {0, *dataset.default_mask_targets}
+    assert dataset.default_mask_targets == {1: "disc", 2: "square", 3: "diamond", 255: "uncertain"}
 
 
 def test_uncertain_pixels_can_be_decided(product: Product, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 
 from tests.label_maps import random_map
 from wsss.metrics.confusion import Labels
@@ -19,6 +19,9 @@ from wsss.metrics.indicators import (
     edge_alignment,
     gradient_ranks,
     label_free_threshold,
+    rank_correlation,
+    rank_shares,
+    review_scores,
 )
 from wsss.metrics.sweep import THRESHOLDS
 
@@ -267,3 +270,30 @@ def test_the_label_free_threshold_is_a_sensible_top() -> None:
     assert label_free_threshold(curve) == 0.25
     assert label_free_threshold(np.zeros(len(THRESHOLDS))) is None
     assert label_free_threshold(np.full(len(THRESHOLDS), np.nan)) is None
+
+
+figures = st.lists(st.integers(-3, 3), min_size=2, max_size=30)
+
+
+@given(figures, seeds)
+def test_ranks_and_their_correlation_are_scipys_whatever_the_scale(values: list[int], seed: int) -> None:
+    first = np.array(values, float)
+    other = np.random.default_rng(seed).integers(-3, 4, len(values)).astype(float)
+    assert rank_shares(first) == pytest.approx((rankdata(first) - 0.5) / len(first))
+    assert rank_shares(np.exp(first)) == pytest.approx(rank_shares(first))
+    if np.ptp(first) and np.ptp(other):
+        assert rank_correlation(first, other) == pytest.approx(spearmanr(first, other)[0])
+        assert rank_correlation(first, -first) == pytest.approx(-1)
+    else:
+        assert math.isnan(rank_correlation(first, other))
+    missing = np.append(first, np.nan)
+    assert rank_shares(missing)[:-1] == pytest.approx(rank_shares(first))
+    assert rank_correlation(missing, np.append(other, 1.0)) == pytest.approx(
+        rank_correlation(first, other), nan_ok=True
+    )
+
+
+def test_an_image_is_ranked_by_the_indicators_that_it_has() -> None:
+    nan = np.nan
+    scores = review_scores([np.array([1.0, 2.0, nan, nan]), np.array([7.0, 5.0, 6.0, nan])])
+    assert scores == pytest.approx([(1 / 4 + 5 / 6) / 2, (3 / 4 + 1 / 6) / 2, 1 / 2, nan], nan_ok=True)
