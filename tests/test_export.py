@@ -92,7 +92,7 @@ def test_the_loader_for_fiftyone_reads_the_masks(
     samples: list[dict[str, Any]] = []
     dataset = SimpleNamespace(add_sample=samples.append)  # FiftyOne itself brings a database
     stub = {"Dataset": lambda: dataset, "Sample": dict, "Segmentation": SimpleNamespace}
-    monkeypatch.setitem(sys.modules, "fiftyone", SimpleNamespace(**stub))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "fiftyone", SimpleNamespace(**stub))
     exec(code, {})
     stored_masks = stored(product, "refine", "masks")
     assert len(samples) == len(stored_masks)

@@ -238,7 +238,7 @@ def test_prune_removes_what_no_run_names(
     assert other.exists()
     measured = [file.name.split("-")[:2] for file in (workspace / "scores").iterdir()]
     assert {f"artifacts/{stage}/{fingerprint}.h5" for stage, fingerprint in measured} <= left.keys()
-    assert len(measured) == 6  # all figures, and the single ones
+    assert len(measured) == 3
     assert "removed artifacts" in capsys.readouterr().out
 
 

@@ -153,9 +153,9 @@ def review_scores(indicators: Sequence[NDArray[np.float64]]) -> NDArray[np.float
 def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Spearman's correlation of two (n,) figures where both are known; NaN for fewer than two, or a constant."""
     both = np.isfinite(first) & np.isfinite(second)
-    ranks = [rank_shares(each[both]) for each in (first, second)]
-    spread = [each.std() for each in ranks] if both.any() else [0.0]
-    return float(np.corrcoef(*ranks)[0, 1]) if min(spread) > 0 else float("nan")
+    ranks = np.stack([rank_shares(each[both]) for each in (first, second)])
+    varied = both.any() and ranks.std(1).min() > 0
+    return float(np.asarray(np.corrcoef(ranks))[0, 1]) if varied else float("nan")
 
 
 def _kappa(observed: NDArray[np.floating], chance: NDArray[np.floating]) -> NDArray[np.float64]:

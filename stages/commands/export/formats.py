@@ -236,7 +236,7 @@ def labelstudio(images: Iterable[LabelledImage], about: Labelling) -> Files:
             }
             for number, (c, mask) in enumerate(regions(image.labels, instances=about.instances))
         ]
-        prediction = {"model_version": f"{about.run} {about.fingerprint}", "result": results}
+        prediction: dict[str, Any] = {"model_version": f"{about.run} {about.fingerprint}", "result": results}
         if image.score is not None:
             prediction["score"] = round(image.score, 4)
         task = {"data": {"image": about.prefix + quote(image.file_name)}, "predictions": [prediction]}
