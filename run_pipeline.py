@@ -141,17 +141,32 @@ def config(
 def init(
     folder: Annotated[Path, Argument(metavar="DIR")],
     val: Annotated[float | None, Option(help="Set this share aside for validation, e.g. 0.2.")] = None,
+    look: Annotated[bool, Option("--look", help="Look and check only; write nothing.")] = False,
+    list_: Annotated[str, Option("--list", help="The list of images and tags, relative to DIR.")] = "",
+    images: Annotated[str, Option(help="The folder of the images, relative to DIR.")] = "",
+    masks: Annotated[str, Option(help="The folder of the masks, relative to DIR.")] = "",
+    image_column: Annotated[str, Option(help="The list's column of images.")] = "",
+    tag_columns: Annotated[str, Option(help="Its column of tags, or columns of 0 and 1: cat,dog.")] = "",
+    out: Annotated[Path | None, Option(help="Write there instead of into DIR.")] = None,
     force: Annotated[bool, Option("--force", help="Replace what an earlier init wrote.")] = False,
     workspace: Workspace = RUNS,
     _debug: Debug = False,
 ) -> None:
     """Look at a folder of images and write a configuration for it.
 
-    The settings suit the images and this machine; the result is checked.
+    The settings suit the images and this machine; the result is checked first.
     """
+    from data.own import Wanted
     from stages.commands.init import run_init
 
-    run_init(folder, workspace, val=val, force=force)
+    wanted = Wanted(
+        list=list_,
+        images=images.strip("/"),
+        masks=masks.strip("/"),
+        image_column=image_column,
+        tag_columns=tuple(name.strip() for name in tag_columns.split(",") if name.strip()),
+    )
+    run_init(folder, workspace, val=val, force=force, look_only=look, out=out, wanted=wanted)
 
 
 @command("check", "configs/sample.toml")

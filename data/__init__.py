@@ -16,7 +16,7 @@ import msgspec
 from data.cache import Memory, check_files, stamps_of
 from data.masks import Facts, Mask
 from data.sources import read_listing
-from data.sources.listing import Listing, refuse_missing
+from data.sources.listing import Listing, refuse_images
 from wsss import IGNORE
 from wsss.config import DataConfig
 from wsss.errors import UserError, listed
@@ -34,6 +34,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         size: ``(H, W)`` of the upright image.
         image_digest: sha256 of the image file's bytes, hexadecimal.
         mask_digest: the same of what the mask is read from.
+        labels: the sorted values of the mask.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     size: tuple[int, int]
     image_digest: str
     mask_digest: str | None
+    labels: tuple[int, ...] = ()
 
     @property
     def image(self) -> Path:
@@ -75,7 +77,7 @@ class Dataset:
 
     def weak(self) -> "Dataset":
         """Return the same data set without any mask: all that a weakly supervised stage may see."""
-        samples = [msgspec.structs.replace(s, mask=None, mask_digest=None) for s in self.samples]
+        samples = [msgspec.structs.replace(s, mask=None, mask_digest=None, labels=()) for s in self.samples]
         return replace(self, samples=tuple(samples))
 
     def joined(self, other: "Dataset") -> "Dataset":
@@ -122,7 +124,8 @@ def open_dataset(
     paths = [f"{listing.images}/{entry.image}" for entry in entries]
     items: list[str | Mask] = [*paths, *(entry.mask for entry in entries if entry.mask)]
     stamps = stamps_of(items)
-    refuse_missing(listing, [entry for entry, stamp in zip(entries, stamps, strict=False) if stamp is None])
+    missing = [entry for entry, stamp in zip(entries, stamps, strict=False) if stamp is None]
+    refuse_images(listing, [f"{entry.where} {entry.image!r} does not exist" for entry in missing])
     facts = check_files(items, stamps, memory=memory, progress=progress)
     rest = iter(facts[len(paths) :])
     masks = [next(rest) if entry.mask else None for entry in entries]
@@ -141,6 +144,7 @@ def open_dataset(
             size=image.size,
             image_digest=image.digest,
             mask_digest=mask.digest if mask else None,
+            labels=mask.labels if mask else (),
         )
         for entry, path, image, mask in zip(entries, paths, facts, masks, strict=False)
     ]
@@ -165,7 +169,10 @@ def _check_masks(listing: Listing, images: Sequence[Facts], masks: Sequence[Fact
 def _mask_problems(image: Facts, mask: Facts, C: int) -> Iterator[str]:
     if mask.size != image.size:
         (H, W), (image_H, image_W) = mask.size, image.size
-        turned = " (the image has an EXIF rotation that the mask does not follow: rotate the mask)"
+        turned = (
+            " (made without the image's EXIF rotation: remove the orientation from the image's EXIF, or work without "
+            "masks (init --masks none, data.masks = ''))"
+        )
         hint = turned if image.size == (W, H) else ""
         yield f"is {W}x{H} (width x height), its image {image_W}x{image_H} (width x height){hint}"
     beyond = [str(label) for label in mask.labels if C < label != IGNORE]

@@ -78,16 +78,33 @@ def check_files(
     memory: Memory | None = None,
     progress: bool = False,
 ) -> list[Facts]:
-    """Check every file and return its facts, in the order of ``items``.
+    """`examine_files` of files that must all be usable.
+
+    Raises:
+        UserError: files that cannot be used (ten named, the rest counted).
+    """
+    found = examine_files(items, stamps, memory=memory, progress=progress)
+    problems = [str(facts) for facts in found if isinstance(facts, UserError)]
+    if problems:
+        several = f"{len(problems)} files cannot be used:\n{listed(problems, chr(10))}"
+        raise UserError(problems[0] if len(problems) == 1 else several)
+    return [facts for facts in found if isinstance(facts, Facts)]
+
+
+def examine_files(
+    items: Sequence[str | Mask],
+    stamps: Sequence[Stamp | None],
+    *,
+    memory: Memory | None = None,
+    progress: bool = False,
+) -> list[Facts | UserError]:
+    """Read every file and return its facts, or why it cannot be used, in the order of ``items``.
 
     Args:
         items: paths of images, to hash and decode, and masks, to examine.
         stamps: of their files.
         memory: where earlier facts are; None remembers nothing.
         progress: show a bar while files are decoded.
-
-    Raises:
-        UserError: files that cannot be used (ten named, the rest counted).
     """
     index = _read(memory.file, _Index) if memory else None
     known = index.files if index else {}
@@ -95,20 +112,17 @@ def check_files(
     todo = [at for at, key in enumerate(keys) if key not in known or known[key].stamp != stamps[at]]
     found = in_order(_examined, (items[at] for at in todo), threads=os.cpu_count() or 1)
     bar = tqdm(found, "checking files", len(todo), unit="file", disable=not (progress and todo))
-    problems: list[str] = []
+    unusable: dict[str, UserError] = {}
     try:
         for at, facts in zip(todo, bar, strict=True):
             if isinstance(facts, Facts):
                 known[keys[at]] = _Checked(facts.digest, facts.size, facts.labels, stamps[at])
             else:
-                problems.append(str(facts))
+                unusable[keys[at]] = facts
     finally:  # what is known already survives a bad file and Ctrl-C
         if memory and memory.writable and todo:
             write_sealed_json(memory.file, msgspec.to_builtins(_Index(files=known)))
-    if problems:
-        several = f"{len(problems)} files cannot be used:\n{listed(problems, ' ')}"
-        raise UserError(problems[0] if len(problems) == 1 else several)
-    return [known[key] for key in keys]
+    return [unusable.get(key) or known[key] for key in keys]
 
 
 def remembered(path: Path, kind: type[T], read: Callable[[Path], T], memory: Memory | None) -> T:

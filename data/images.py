@@ -1,8 +1,10 @@
 """From an image file to an array, whatever the file's mode, depth or orientation. Pillow only."""
 
 import contextlib
+import importlib
 import warnings
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from wsss.errors import UserError
 
 UInt8 = NDArray[np.uint8]
 
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+_HEIF = (b"ftypheic", b"ftypheix", b"ftyphevc")  # from the fourth byte on
+
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes for gray with more than 8 bits
 
 # What Pillow warns of (large images, damaged EXIF) is either an error here or nobody's business.
@@ -24,7 +29,8 @@ def read_image(path: Path) -> UInt8:
     """Read an image as it is meant to be seen.
 
     EXIF orientation is applied, transparency is composited over white, the first frame of an animation is
-    taken, gray of 16 bits is scaled from 0..65535 to 0..255 (rounded). Colour profiles are not applied.
+    taken, gray of 16 bits is scaled from 0..65535 to 0..255 (rounded), from 0..4095 where no value is larger. Colour
+    profiles are not applied.
 
     Args:
         path: a file of any format that Pillow reads.
@@ -61,6 +67,17 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror}): check the file.") from error
 
 
+@cache
+def heif_is_readable() -> bool:
+    """Whether the package pillow-heif is there; Pillow reads HEIC from then on."""
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
 def decode_image(data: bytes, path: Path) -> UInt8:
     """`read_image` on the bytes of a file; ``path`` is only named in errors."""
     return _decode(data, path, _to_rgb)
@@ -75,6 +92,10 @@ def _decode(data: bytes, path: Path, convert: Callable[[ImageFile.ImageFile, Pat
     if not data:
         raise UserError(f"{path}: the file is empty (0 bytes): replace it or remove it from the list.")
     try:
+        if data[4:12] in _HEIF and not heif_is_readable():
+            raise UserError(
+                f"{path}: a HEIC image, which needs a package: pip install pillow-heif, or save it as JPEG."
+            )
         with Image.open(BytesIO(data)) as image:
             if image.format == "EPS":  # Pillow would have Ghostscript run it
                 raise UserError(f"{path}: PostScript is a program and is not run: save it as PNG or JPEG.")
@@ -112,14 +133,15 @@ def _to_rgb(opened: ImageFile.ImageFile, path: Path) -> UInt8:
 
 
 def _deep_to_rgb(image: Image.Image, path: Path) -> UInt8:
-    """Scale 0..65535 to 0..255; mode I has 32 bits but is used for 16-bit data."""
+    """Scale 0..65535 to 0..255, or 0..4095 where there is no more; mode I has 32 bits but is used for 16-bit data."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise UserError(
             f"{path}: gray values {values.min()}..{values.max()} are outside 0..65535: "
             "save it with 8 or 16 bits."
         )
-    gray = ((values * 255 + 32767) // 65535).astype(np.uint8)
+    top = 4095 if values.max() <= 4095 else 65535  # cameras and scanners keep 12 bits in 16
+    gray = ((values * 255 + top // 2) // top).astype(np.uint8)
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data import Dataset, Sample
+from wsss import IGNORE
 from wsss.config import DataConfig
 from wsss.errors import listed, plural
 from wsss.runtime.pool import in_order
@@ -95,6 +96,7 @@ def survey(
     problems = [
         *class_problems(training, full=full),
         *_validation_problems(training, validation),
+        *_mask_problems(dataset),
         *_file_problems(dataset.samples, Path(config.root)),
         *_same_bytes(dataset.samples, config.train_split),
     ]
@@ -138,7 +140,7 @@ def class_problems(training: Dataset, *, full: bool) -> Iterator[str]:
     names, tags = training.classes, _tag_matrix(training)
     together = tags.T @ tags
     alone = together.diagonal()
-    rare = [f"{names[c]} ({alone[c]})" for c in np.argsort(alone, kind="stable") if alone[c] < RARE]
+    rare = [f"{names[c]} ({alone[c]})" for c in np.argsort(alone, kind="stable") if 0 < alone[c] < RARE]
     if rare:
         yield (
             f"rare: {len(rare)} {'class' if len(rare) == 1 else 'classes'} with fewer than {RARE} training images: "
@@ -152,7 +154,7 @@ def class_problems(training: Dataset, *, full: bool) -> Iterator[str]:
             f"everywhere: {listed(same, ', ')} in nearly every training image. Where it is cannot be learned from tags "
             "that never change: add images without it, with empty tags where they show nothing else"
         )
-    inside = together == alone[:, None]  # [a, b]: wherever a is, b is too
+    inside = (together == alone[:, None]) & (alone > 0)[:, None]  # [a, b]: wherever a is, b is too
     groups = {tuple(np.flatnonzero(row).tolist()) for row in inside & inside.T}
     always = [" = ".join(names[c] for c in group) for group in sorted(groups) if len(group) > 1]
     if always:
@@ -185,6 +187,65 @@ def _validation_problems(training: Dataset, validation: Dataset) -> Iterator[str
         yield "no masks of training images: CAMs and pseudo-masks can be looked at, not scored"
     elif len(validation) and not held_out:
         yield "no masks of validation images: predictions can be looked at, not scored"
+
+
+def _mask_problems(dataset: Dataset) -> Iterator[str]:
+    """Masks whose labels are not their images' tags, and why that may be."""
+    pairs = [
+        (
+            {tag + 1 for tag in s.tags},
+            {label for label in s.labels if label != IGNORE},
+            IGNORE in s.labels,
+            s.id,
+        )
+        for s in dataset.samples
+        if s.mask
+    ]
+    wrong = [(tags, labels - {0}, ignored) for tags, labels, ignored, _ in pairs if labels - {0} != tags]
+    if not wrong:
+        return
+    first = next(name for tags, labels, _, name in pairs if labels - {0} != tags)
+    names = dict(enumerate(dataset.classes, start=1))
+    tags, shown = (", ".join(names[label] for label in sorted(part)) or "none" for part in wrong[0][:2])
+    yield (
+        f"masks are not the tags: {len(wrong)} of {plural(len(pairs), 'mask')} show other classes than their image is "
+        f"tagged with ({first}: tags {tags}; mask {shown}). {_reason(pairs, len(wrong), names)}"
+    )
+
+
+_Pair = tuple[set[int], set[int], bool, str]
+
+
+def _reason(pairs: Sequence[_Pair], wrong: int, names: Mapping[int, str]) -> str:
+    """What would explain most of the masks that contradict their tags."""
+    tagged = [pair for pair in pairs if pair[0]]
+    half = wrong / 2
+    if sum(ignored and not labels - {0} for _, labels, ignored, _ in tagged) > half:
+        return "Likely 255 is the object there, and is read as 'ignored': write the class's number, 1 for the first"
+    if (
+        sum({label + 1 for label in labels if label < len(names)} == tags for tags, labels, *_ in tagged)
+        > half
+    ):
+        return (
+            "Likely labels start at 0 there, without a background: add 1 to each, and write 0 for background"
+        )
+    order = {label: _best_tag(label, tagged) for label in names}
+    moved = {label: tag for label, tag in order.items() if tag not in (0, label)}
+    explained = sum({order.get(label, 0) for label in labels - {0}} == tags for tags, labels, *_ in tagged)
+    if moved and explained - (len(tagged) - wrong) > half:
+        told = listed([f"{label} is {names[tag]}" for label, tag in moved.items()], ", ")
+        return f"Likely another order of classes: {told}. Write classes.txt in the order of the masks' labels"
+    return "Scores count the masks: correct tags or masks, or set data.masks = ''"
+
+
+def _best_tag(label: int, pairs: Sequence[_Pair]) -> int:
+    """The tag whose images are most nearly those of a label (largest intersection over union); 0 for none."""
+    shown = {name for _, labels, _, name in pairs if label in labels}
+    tagged: dict[int, set[str]] = defaultdict(set)
+    for tags, _, _, name in pairs:
+        for tag in tags:
+            tagged[tag].add(name)
+    return max(tagged, key=lambda tag: len(shown & tagged[tag]) / len(shown | tagged[tag])) if shown else 0
 
 
 def _file_problems(samples: Sequence[Sample], root: Path) -> Iterator[str]:

@@ -154,7 +154,7 @@ def test_mask_of_another_size(tmp_path: Path) -> None:
         config, f"{path} is 30x10 (width x height), its image 30x20 (width x height).", "1 mask(s) do not fit"
     )
     write_png(path, np.zeros((30, 20), np.uint8))
-    refused(config, "is 20x30", "30x20", "EXIF rotation that the mask does not follow", "rotate the mask")
+    refused(config, "is 20x30", "30x20", "remove the orientation from the image's EXIF")
 
 
 def test_mask_that_does_not_follow_the_exif_rotation(tmp_path: Path) -> None:

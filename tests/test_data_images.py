@@ -2,15 +2,17 @@
 
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.images import read_image, read_mask
+from data.images import heif_is_readable, read_image, read_mask
 from wsss.errors import UserError
 
 UInt8 = NDArray[np.uint8]
@@ -128,6 +130,26 @@ def test_sixteen_bits_are_scaled_not_clipped_or_wrapped(tmp_path: Path, kind: st
     seen = read_image(saved(tmp_path / "x", Image.fromarray(values), kind))
     expected = np.round(values / 65535 * 255)
     np.testing.assert_array_equal(seen, np.stack([expected] * 3, axis=2))
+
+
+def test_twelve_bits_in_sixteen_are_not_black(tmp_path: Path) -> None:
+    values = np.array([[0, 8, 16, 2048], [3000, 4000, 4094, 4095]], np.uint16)
+    seen = read_image(saved(tmp_path / "x.png", Image.fromarray(values)))
+    np.testing.assert_array_equal(seen, np.stack([np.round(values / 4095 * 255)] * 3, axis=2))
+
+
+def test_heic_names_the_package_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    heif_is_readable.cache_clear()
+    assert "pip install pillow-heif" in error_of(tmp_path / "x.jpg")
+    registered = []
+    package = SimpleNamespace(register_heif_opener=lambda: registered.append(True))
+    monkeypatch.setitem(sys.modules, "pillow_heif", package)
+    heif_is_readable.cache_clear()
+    assert "not an image" in error_of(tmp_path / "x.jpg")  # asked for, and the file is none
+    assert registered
+    heif_is_readable.cache_clear()
 
 
 def test_gray_beyond_sixteen_bits_and_floats_are_refused(tmp_path: Path) -> None:

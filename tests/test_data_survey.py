@@ -1,15 +1,16 @@
 """What `survey` says of a data set, and which images count as nearly the same."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image, ImageEnhance
 
 from data import open_dataset
 from data.survey import Survey, near_pairs, perceptual_hashes, survey
-from tests.trees import UInt8, make_folder_tree, write_csv, write_jpeg
+from tests.trees import UInt8, make_folder_tree, write_csv, write_jpeg, write_png
 from wsss.config import DataConfig
 
 
@@ -57,6 +58,41 @@ def test_a_good_set_has_no_problem(tmp_path: Path) -> None:
     config = make_folder_tree(tmp_path, n_train=60, n_val=6, size=(70, 90))
     found = survey(open_dataset(config), config)
     assert [text for text in found.problems if not text.startswith("alike")] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda mask: mask, ""),
+        (lambda mask: np.where(mask > 0, 255, 0), "Likely 255 is the object there"),
+        (lambda mask: mask - 1, "Likely labels start at 0 there"),  # background becomes 255
+        (
+            lambda mask: np.where(mask == 0, 3, mask - 1),
+            "Likely labels start at 0 there",
+        ),  # background is the last
+        (
+            lambda mask: np.array([0, 2, 3, 1])[mask],
+            "Likely another order of classes: 1 is diamond, 2 is disc, 3 is square",
+        ),
+        (lambda mask: np.where(mask == 1, 2, mask), "correct tags or masks"),
+    ],
+)
+def test_masks_are_compared_with_tags(tmp_path: Path, change: Callable[[UInt8], UInt8], reason: str) -> None:
+    config = make_folder_tree(tmp_path, n_train=12, n_val=3, size=(70, 90))
+    for path in (tmp_path / "masks").iterdir():
+        with Image.open(path) as image:
+            write_png(path, change(np.array(image)).astype(np.uint8))
+    data = open_dataset(config)
+    if not reason:
+        assert not any(text.startswith("masks are") for text in survey(data, config).problems)
+        return
+    problem = told(survey(data, config), "masks are not the tags")
+    assert (
+        "of 15 masks show other classes than their image is tagged with (train_000: tags disc, square"
+        in problem
+    )
+    assert reason in problem
+    assert not any(text.startswith("masks are") for text in survey(data.weak(), config).problems)
 
 
 def test_rare_classes(tmp_path: Path) -> None:

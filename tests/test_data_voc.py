@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import savemat
 from scipy.sparse import csc_matrix
 
@@ -91,21 +92,16 @@ def test_not_a_devkit(tmp_path: Path) -> None:
 def test_lists(tmp_path: Path) -> None:
     config = make_voc_tree(tmp_path)
     path = tmp_path / "ImageSets" / "Segmentation" / "train.txt"
-    path.write_text("2007_000000\n\n/JPEGImages/1.jpg /SegmentationClass/1.png\n2007_000001 1\n")
-    refused(
-        config,
-        str(path),
-        "one image id per line",
-        "line 3 is '/JPEGImages/1.jpg /Seg",
-        "line 4 is '2007_000001 1'",
+    path.write_text(
+        "2007_000000\n\n/JPEGImages/2007_000001.jpg /SegmentationClass/2007_000001.png\n2007_000002.jpg\n"
     )
+    assert [sample.id[-1] for sample in open_dataset(config).split("train").samples] == ["0", "1", "2"]
     path.write_text("2007_000000\n2007_999999\n")
     (tmp_path / "Annotations" / "2007_999999.xml").write_text("<annotation></annotation>")
     refused(config, "train.txt line 2 (2007_999999.xml) '2007_999999.jpg' does not exist")
-    path.write_text("2007_000000\n2007_999999\n../Annotations/x\n2007_000005\n2007_000000\n")
-    refused(config, "train.txt line 3 '../Annotations/x.jpg' leaves")
-    refused(config, "line 5 '2007_000000.jpg' has the same id '2007_000000' as train.txt line 1")
-    refused(config, "val.txt line 2 '2007_000005.jpg' has the same id '2007_000005' as train.txt line 4")
+    path.write_text("2007_000000\n2007_000005\n2007_000000\n")
+    refused(config, "line 3 '2007_000000.jpg' has the same id '2007_000000' as train.txt line 1")
+    refused(config, "val.txt line 2 '2007_000005.jpg' has the same id '2007_000005' as train.txt line 2")
     path.write_text("")
     refused(config, str(path.parent), "no training images", "'train'", "'val' (2 images)")
     path.unlink()
@@ -128,15 +124,29 @@ def test_annotation_that_is_missing(tmp_path: Path) -> None:
 
 def test_unknown_and_stray_names(tmp_path: Path) -> None:
     config = make_voc_tree(tmp_path)
-    write_annotation(tmp_path / "Annotations" / "2007_000000.xml", MASK, {1: "aeroplan"})
     write_annotation(tmp_path / "Annotations" / "2007_000001.xml", MASK, {1: "bicycle "})
+    assert open_dataset(config).samples[1].tags == (1,)
+    write_annotation(tmp_path / "Annotations" / "2007_000000.xml", MASK, {1: "aeroplan"})
     refused(
         config, "train.txt line 1 (2007_000000.xml)", "unknown tag 'aeroplan' (did you mean 'aeroplane'?)"
     )
-    refused(
-        config, "train.txt line 2 (2007_000001.xml)", "tag 'bicycle ' has stray spaces", "of data.classes"
-    )
     refused(DataConfig(source="voc", root=config.root), "Expected the classes of the 20 VOC classes")
+
+
+def test_any_image_format_any_classes_and_other_encodings(tmp_path: Path) -> None:
+    config = make_voc_tree(tmp_path)
+    for path in list((tmp_path / "JPEGImages").iterdir())[1:]:
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".png"))
+        path.unlink()
+    text = '<?xml version="1.0" encoding="GB2312"?><annotation><folder>\u6587\u4ef6</folder>' + (
+        "<object><name>aeroplane</name></object></annotation>"
+    )
+    (tmp_path / "Annotations" / "2007_000001.xml").write_bytes(text.encode("gb2312"))
+    data = open_dataset(config)
+    assert len(data) == 6
+    assert data.samples[1].tags == (0,)
+    assert all(sample.mask for sample in data.samples)
 
 
 def test_annotation_counts_objects_once_and_no_parts(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data import open_dataset
 from data.sources import VOC_CLASSES
@@ -117,11 +118,106 @@ def test_a_list_of_ours_is_split_into_a_new_one(tmp_path: Path) -> None:
     assert data.classes == ("disc", "square", "diamond")
 
 
-def test_damaged_photographs_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_that_cannot_be_read_are_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = class_folders(tmp_path / "d", each=2)
     (root / "disc" / "0.jpg").write_bytes(b"\xff\xd8 no picture")
+    assert init(root) == 0
+    assert "left out: 1 image that cannot be read (disc/0.jpg: not an image" in capsys.readouterr().out
+    assert len(open_dataset(load_config(root / "wsss.toml").data)) == 5
+    for path in root.rglob("*.jpg"):
+        path.write_bytes(b"")
+    assert init(root, "--force") == EXIT_USER_ERROR
+    assert "no image can be read" in capsys.readouterr().err
+
+
+def test_the_layout_of_the_readme_with_png_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folder_tree(tmp_path / "d")
+    for path in list((tmp_path / "d" / "images").iterdir()):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".png"))
+        path.unlink()
+    text = (tmp_path / "d" / "labels.csv").read_text()
+    (tmp_path / "d" / "labels.csv").write_text(text.replace(".jpg", ".png"))
+    assert init(tmp_path / "d") == 0
+    out = capsys.readouterr().out
+    assert "found: labels.csv and images/, as this program reads them" in out
+    assert "masks    6 of 6 train, 3 of 3 val; used for scores alone" in out
+
+
+def test_looking_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = class_folders(tmp_path / "d")
+    assert init(root, "--look") == 0
+    out = capsys.readouterr().out
+    assert "images   36 training (train), 0 validation (val)" in out
+    assert "Nothing is written" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"d"}
+    assert {path.name for path in root.iterdir()} == {"disc", "square", "diamond"}
+
+
+def test_a_failed_check_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An EXIF rotation that the masks do not follow; the advice is followed, and works."""
+    root = tmp_path / "d"
+    make_folder_tree(root)
+    path = root / "images" / "train_000.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(path) as image:
+        image.load()
+        image.save(path, exif=exif)
+    before = {path.name for path in root.iterdir()}
     assert init(root) == EXIT_USER_ERROR
-    assert "disc/0.jpg: not an image" in capsys.readouterr().err
+    assert (
+        "remove the orientation from the image's EXIF, or work without masks (init --masks none"
+        in capsys.readouterr().err
+    )
+    assert {path.name for path in root.iterdir()} == before
+    assert init(root, "--masks", "none") == 0
+    assert load_config(root / "wsss.toml").data.masks == ""
+    with Image.open(path) as image:
+        image.load()
+        image.save(path, exif=Image.Exif())
+    assert init(root, "--force") == 0
+    assert len(open_dataset(load_config(root / "wsss.toml").data)) == 9
+
+
+def test_a_folder_that_is_not_to_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, elsewhere = class_folders(tmp_path / "d"), tmp_path / "new" / "place"
+    assert init(root, "--out", str(elsewhere), "--val", "0.25") == 0
+    assert "run --config" in capsys.readouterr().out
+    assert {path.name for path in root.iterdir()} == {"disc", "square", "diamond"}
+    assert len(open_dataset(load_config(elsewhere / "wsss.toml").data).split("val")) == 9
+    assert init(root, "--out", str(root / "disc" / "0.jpg")) == EXIT_USER_ERROR
+    assert "cannot be written" in (err := capsys.readouterr().err)
+    assert "--out DIR" in err
+
+
+def test_the_list_the_masks_and_the_columns_can_be_named(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    make_folder_tree(root)
+    (root / "masks").rename(root / "truth")
+    rows = "".join(f"train_{i:03d},{'disc' if i % 2 else 'square'}\n" for i in range(6))
+    (root / "other.csv").write_text(f"foto,animal\n{rows}")
+    options = ["--list", "other.csv", "--image-column", "foto", "--tag-columns", "animal", "--masks", "truth"]
+    assert init(root, *options) == 0
+    data = open_dataset(load_config(root / "wsss.toml").data)
+    assert [[data.classes[tag] for tag in sample.tags] for sample in data.samples] == [
+        ["square"],
+        ["disc"],
+    ] * 3
+    assert all(sample.mask for sample in data.samples)
+
+
+def test_nonsense_is_not_called_ready(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = class_folders(tmp_path / "d", each=2)
+    (root / "disc").rename(root / "DCIM_raw")
+    (root / "square").rename(root / "masks")
+    assert init(root) == 0
+    out = capsys.readouterr().out
+    assert "problem: suspicious: classes 'masks' (2) do not sound like what an image shows" in out
+    assert "look at the problems first (suspicious)" in out
+    assert "Everything that a run needs" not in out
 
 
 # ---- sizes

@@ -1,15 +1,24 @@
 """What `init` makes of folders that people have: class folders, CSVs, exports of labelling tools."""
 
 import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from data.own import inspect_folder
-from data.own.tree import Matcher
+from data.images import heif_is_readable
+from data.own import Wanted, inspect_folder, suspicious
+from data.sources import Entry
+from data.sources.table import Matcher
 from tests.coco_trees import image_entry, make_coco_tree, write_instances
 from tests.own_folders import plant, refused, splits, tags
-from tests.trees import make_folder_tree, make_voc_tree
+from tests.trees import UInt8, make_folder_tree, make_voc_tree, write_png
+
+
+def noise() -> UInt8:
+    return np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+
 
 # ---- folders
 
@@ -27,7 +36,7 @@ def test_folders_named_by_class(tmp_path: Path) -> None:
     assert found.what == "images in folders named by class"
     assert found.problems == (
         "each image has the one tag of its folder: what else it shows counts as background",
-        "1 image outside of the class folders: left out",
+        "1 image outside of the class folders (loose.jpg): left out",
     )
 
 
@@ -78,15 +87,109 @@ def test_folders_without_anything(tmp_path: Path) -> None:
     (tmp_path / "notes.json").write_text('{"a": 1}')
     plant(tmp_path, "images/a.jpg", "b.jpg")
     refused(
-        tmp_path, "2 images and no tags: no JPEGImages", "no export", "(notes.json)", "a folder per class"
+        tmp_path,
+        "2 images (2 .jpg), 1 list (notes.json), and no tags",
+        "Expected a folder per class",
+        "--list FILE",
     )
 
 
-def test_links_and_hidden_folders_are_not_followed(tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     plant(tmp_path / "elsewhere", "cat/a.jpg")
     root = plant(tmp_path / "d", "cat/b.jpg", ".thumbs/cat/c.jpg")
     (root / "dog").symlink_to(tmp_path / "elsewhere" / "cat")
-    assert list(tags(inspect_folder(root))) == ["cat/b.jpg"]
+    (root / "cat" / "loop").symlink_to(root)
+    found = inspect_folder(root)
+    assert tags(found) == {"cat/b.jpg": ("cat",), "dog/a.jpg": ("dog",)}
+    assert (
+        f"left out: {root / 'cat' / 'loop'} is a link to {root}, which is read already" in found.problems[0]
+    )
+
+
+def test_files_of_systems_and_of_this_program_are_not_looked_at(tmp_path: Path) -> None:
+    ours = ("runs/mine/overview.png", "runs/artifacts/x/a.png")
+    root = plant(
+        tmp_path, "cat/a.jpg", "dog/b.jpg", "cat/._a.jpg", "__MACOSX/cat/a.jpg", "@eaDir/b.jpg", *ours
+    )
+    (root / "runs" / "files-0123456789ab.json").write_text("{}")
+    (root / "dog" / "Thumbs.db").write_text("x")
+    assert tags(inspect_folder(root)) == {"cat/a.jpg": ("cat",), "dog/b.jpg": ("dog",)}
+
+
+def test_what_is_left_out_is_counted_by_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    heif_is_readable.cache_clear()
+    plant(tmp_path, "cat/a.jpg", "dog/b.gif", "dog/c.jfif", "dog/d.jp2")
+    for name in ("cat/1.HEIC", "cat/2.heic", "dog/x.cr2"):
+        (tmp_path / name).write_bytes(b"x")
+    found = inspect_folder(tmp_path)
+    assert len(found.entries) == 4
+    assert found.problems[:2] == (
+        "left out: 2 files .heic, which needs a package (pip install pillow-heif) (cat/1.HEIC)",
+        "left out: 1 file .cr2, which is not read (dog/x.cr2)",
+    )
+    heif_is_readable.cache_clear()
+
+
+@pytest.mark.parametrize("outer", ["images", "data/photos"])
+def test_folders_around_class_folders_are_no_classes(tmp_path: Path, outer: str) -> None:
+    found = inspect_folder(plant(tmp_path, f"{outer}/cat/a.jpg", f"{outer}/dog/b.jpg"))
+    assert tags(found) == {f"{outer}/cat/a.jpg": ("cat",), f"{outer}/dog/b.jpg": ("dog",)}
+
+
+def test_split_folders_beside_others_are_splits(tmp_path: Path) -> None:
+    found = inspect_folder(plant(tmp_path, "train/cat/a.jpg", "test/dog/b.jpg", "docs/preview.jpg"))
+    assert splits(found) == {"train/cat/a.jpg": "train", "test/dog/b.jpg": "test"}
+    assert "1 image outside of the class folders (docs/preview.jpg): left out" in found.problems
+
+
+def test_defects_beside_good_images(tmp_path: Path) -> None:
+    """The layout of MVTec AD: only good images to train on, defects and their masks for the test."""
+    plant(tmp_path, "train/good/0.jpg", "test/good/0.jpg", "test/broken/1.jpg")
+    write_png(tmp_path / "ground_truth/broken/1_mask.png", np.zeros((8, 9), np.uint8))
+    found = inspect_folder(tmp_path)
+    assert tags(found) == {"test/broken/1.jpg": ("broken",), "test/good/0.jpg": (), "train/good/0.jpg": ()}
+    assert set(splits(found).values()) == {"train"}
+    assert any("all images (test, train) are taken for training" in text for text in found.problems)
+    assert any("1 mask in ground_truth not used" in text for text in found.problems)
+
+
+def test_names_that_are_no_objects_are_suspicious() -> None:
+    def said(*names: str) -> str:
+        rows = [Entry(image=f"{n}.jpg", tags=(name,), split="train") for n, name in enumerate(names)]
+        return " ".join(suspicious(rows))
+
+    assert "classes 'DCIM' (1), 'docs' (1) do not sound like" in said("DCIM", "docs", "cat")
+    assert "brackets or quotes: \"['cat'\"" in said("['cat'", "dog")
+    assert "every image has the one tag 'cat'" in said("cat", "cat")
+    assert said("cat", "dog") == ""
+
+
+# ---- masks
+
+
+@pytest.mark.parametrize("place", ["masks", "SegmentationClass", "train_labels", "ground truth"])
+def test_masks_are_no_images(tmp_path: Path, place: str) -> None:
+    for name in "ab":
+        write_png(tmp_path / "photos" / f"{name}.png", noise())
+        write_png(tmp_path / place / f"{name}.png", np.eye(8, dtype=np.uint8))
+    (tmp_path / "list.csv").write_text("image,tags\na.png,cat\nb,dog\n")
+    found = inspect_folder(tmp_path)
+    assert tags(found) == {"photos/a.png": ("cat",), "photos/b.png": ("dog",)}
+    assert (found.data["images"], found.data["masks"]) == ("photos", place)
+
+
+def test_classes_called_mask_are_classes(tmp_path: Path) -> None:
+    for name in ("with mask/a", "without mask/a"):
+        write_png(tmp_path / f"{name}.png", noise())
+    assert set(tags(inspect_folder(tmp_path)).values()) == {("with mask",), ("without mask",)}
+
+
+def test_masks_beside_their_images_are_named(tmp_path: Path) -> None:
+    plant(tmp_path, "cat/a.jpg", "cat/a_mask.png", "dog/b.jpg")
+    found = inspect_folder(tmp_path)
+    assert len(found.entries) == 2
+    assert found.problems[0] == "left out: 1 file masks beside images (cat/a_mask.png)"
 
 
 # ---- CSV
@@ -98,16 +201,16 @@ def test_links_and_hidden_folders_are_not_followed(tmp_path: Path) -> None:
         "image,tags\na.jpg,cat\nb.jpg,cat;dog\n",
         "filename;labels\na.jpg;cat\nb.jpg;cat,dog\n",
         "Path\tClass\nphotos/a.jpg\tcat\nphotos/b.jpg\tcat|dog\n",
-        "id,score,label\na,1,cat\nb,2,cat\nb,3,dog\n",
+        "id,score,label\na,1,cat\nb,2,cat;dog\n",
         "filename, cat, dog\na.jpg, 1, 0\nb.jpg, 1, 1\n",
-        "C:\\x\\y,tags\n",
+        "a,cat\n",
     ],
 )
 def test_tables_of_many_forms(tmp_path: Path, text: str) -> None:
     plant(tmp_path, "photos/a.jpg", "photos/b.jpg")
     (tmp_path / "list.csv").write_text(text)
-    if text.startswith("C:"):
-        refused(tmp_path, "no tags")
+    if text == "a,cat\n":
+        refused(tmp_path, "list.csv: no rows after the header")
         return
     found = inspect_folder(tmp_path)
     assert tags(found) == {"photos/a.jpg": ("cat",), "photos/b.jpg": ("cat", "dog")}
@@ -134,19 +237,42 @@ def test_entries_without_image_are_said(tmp_path: Path) -> None:
     assert tags(found) == {"b/y.jpg": ("cat",)}
     place = tmp_path / "list.csv"
     assert found.problems == (
-        f"{place}: 2 of its entries name no image in the folder (../../etc/passwd, gone.jpg); left out",
-        f"{place}: 1 of its entries fit several images: write their folders too (x.jpg); left out",
-        f"{place}: no entry for 2 images (a/x.jpg, b/x.jpg); left out",
+        "list.csv: 2 of its entries name no image in the folder (../../etc/passwd, gone.jpg); left out",
+        "list.csv: 1 of its entries fit several images (x.jpg (a/x.jpg or b/x.jpg)); left out; write their folders too",
+        "list.csv: no entry for 2 images (a/x.jpg, b/x.jpg); left out",
     )
     (tmp_path / "list.csv").write_text("image,tags\nq.jpg,cat\n")
-    refused(tmp_path, f"{place}: none of its 1 entries names an image", "'q.jpg'", "correct the names")
+    assert f"not used: {place}: none of its 1 entries names an image" in inspect_folder(tmp_path).problems[0]
 
 
-def test_other_tables_are_passed_over(tmp_path: Path) -> None:
-    plant(tmp_path, "cat/a.jpg")
+def test_other_tables_are_passed_over_and_another_can_be_named(tmp_path: Path) -> None:
+    plant(tmp_path, "cat/a.jpg", "cat/b.jpg")
     (tmp_path / "prices.csv").write_text("item,price\nbread,3\n")
     (tmp_path / "empty.csv").write_text("")
-    assert inspect_folder(tmp_path).what == "images in folders named by class"
+    found = inspect_folder(tmp_path)
+    assert found.what == "images in folders named by class"
+    assert "not used:" in found.problems[0]
+    (tmp_path / "odd.csv").write_text("foto,animal,seen\na.jpg,dog,x\nb.jpg,fox,\n")
+    wanted = Wanted(list="odd.csv", image_column="Foto", tag_columns=("animal",))
+    assert tags(inspect_folder(tmp_path, wanted)) == {"cat/a.jpg": ("dog",), "cat/b.jpg": ("fox",)}
+    by_column = Wanted(list="odd.csv", image_column="foto", tag_columns=("seen",))
+    assert tags(inspect_folder(tmp_path, by_column)) == {"cat/a.jpg": ("seen",), "cat/b.jpg": ()}
+    (tmp_path / "a.csv").write_text("image,tags\na.jpg,fox\n")
+    found = inspect_folder(tmp_path)
+    assert found.what == "the list a.csv (columns image and tags)"
+    assert "empty.csv, odd.csv, prices.csv; init --list FILE reads another" in found.notes[-1]
+
+
+def test_a_list_per_split(tmp_path: Path) -> None:
+    plant(tmp_path, "train/a.jpg", "valid/a.jpg", "valid/b.jpg")
+    for split, names in (("train", "a"), ("valid", "ab")):
+        rows = "".join(f"{name}.jpg, 1, 0\n" for name in names)
+        (tmp_path / split / "_classes.csv").write_text(f"filename, cat, dog\n{rows}")
+    assert splits(inspect_folder(tmp_path)) == {
+        "train/a.jpg": "train",
+        "valid/a.jpg": "val",
+        "valid/b.jpg": "val",
+    }
 
 
 # ---- names
@@ -161,6 +287,7 @@ def test_names_are_matched_with_the_files_that_are_there() -> None:
     assert matcher.find("0a1b2c3d-c.jpg") == "0a1b2c3d-c.jpg"
     assert matcher.find("ffffffff-b.jpg") == "y/b.jpg"
     assert matcher.find("a.jpg") is None
+    assert Matcher(["train/0.jpg", "val/0.jpg"]).find("0.jpg", "val") == "val/0.jpg"
     assert matcher.find("/etc/passwd") is None
     assert [text.partition("x: 1 of its entries ")[2][:9] for text in matcher.problems("x")] == [
         "name no i",

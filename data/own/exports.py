@@ -1,10 +1,11 @@
-"""Exports of labelling tools: Label Studio, CVAT, VOC annotations, one COCO file.
+"""Lists and exports: CSV and JSON tables, Label Studio, CVAT, FiftyOne, labelme, VOC annotations, one COCO file.
 
 Formats: https://labelstud.io/guide/export (JSON and JSON-MIN), https://docs.cvat.ai/docs/other/xml_format (CVAT for
-images 1.1), the VOC devkit, https://cocodataset.org/#format-data
+images 1.1), https://docs.voxel51.com/user_guide/export_datasets.html#fiftyoneimageclassificationdataset,
+https://github.com/wkentaro/labelme, the VOC devkit, https://cocodataset.org/#format-data
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,41 +14,194 @@ import msgspec
 
 from data.images import read_bytes
 from data.own.layouts import used_classes
-from data.own.tree import SPLIT_NAMES, Found, Tree, matched
+from data.own.tree import Found, Tree, matched
 from data.sources.coco import read_instances
+from data.sources.listing import Entry
+from data.sources.table import SPLIT_NAMES, NamedImages, read_list
 from data.sources.voc import parse_xml, read_annotation
-from wsss.errors import UserError, listed
+from wsss.errors import UserError, listed, plural
 
 _START = 4096  # bytes that tell one export from another
-_COCO_KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"info"')
+_COCO_KEYS = (b'"images"', b'"annotations"', b'"categories"')
 _SHAPES = ("tag", "box", "polygon", "polyline", "points", "mask", "cuboid", "ellipse", "skeleton")
 
-_Named = tuple[str, set[str], str]
-"""Image, tags and split."""
+
+# ---- tables
+
+
+def find_table(tree: Tree) -> Found | str:
+    """Read the CSV or JSON Lines that names images and tags; several of one form, a file per split, are read together.
+
+    Raises:
+        UserError: the only list with such columns names no image, or cannot be read.
+    """
+    tried: dict[str, NamedImages] = {}
+    reasons: list[UserError] = []
+    for name in tree.lists_named(".csv", ".tsv", ".jsonl"):
+        try:
+            found = read_list(
+                tree.root / name,
+                splits=(_split_of(name),),
+                image=tree.wanted.image_column,
+                tags=tree.wanted.tag_columns,
+            )
+            if tried and (not _split_of(name, "") or found.how != next(iter(tried.values())).how):
+                continue
+            matched(tree, name, "", found.entries)
+        except UserError as error:
+            reasons.append(error)
+            continue
+        tried[name] = found
+        if not _split_of(name, ""):
+            break
+    if not tried:
+        if reasons:
+            raise reasons[0]
+        return "no list (CSV, JSON Lines) with a column of images and one of tags"
+    first, *more = tried
+    entries = [entry for read in tried.values() for entry in read.entries]
+    notes = [f"{name}: {note}" for name, read in tried.items() for note in read.notes]
+    others = [name for name in tree.lists_named(".csv", ".tsv", ".jsonl") if name not in tried]
+    if others:
+        notes.append(f"other lists there: {listed(others, ', ')}; init --list FILE reads another")
+    how = f"the list{'s' if more else ''} {', '.join(tried)} ({tried[first].how})"
+    table = matched(tree, first, how, entries, notes)
+    wrong = [text for read in tried.values() for text in read.wrong]
+    problems = [f"{first}: {plural(len(wrong), 'row')} left out: {listed(wrong[:3])}"] if wrong else []
+    problems += [f"not used: {' '.join(str(reason).splitlines())}" for reason in reasons]
+    table = replace(table, problems=(*table.problems, *problems))
+    usual = first == "labels.csv" and not more and not tree.wanted.tag_columns and not table.problems
+    if usual and all(entry.image.startswith("images/") for entry in table.entries):
+        what = f"labels.csv and images/, as this program reads them ({tried[first].how})"
+        return replace(table, what=what, listed=True, notes=())  # whoever reads it says them
+    return table
+
+
+def _split_of(name: str, default: str = "train") -> str:
+    """The split that a path names: its folder, its stem, or the first or last word of it."""
+    path = PurePosixPath(name.lower())
+    words = [*path.parts[:-1][::-1], path.stem, *path.stem.replace("-", "_").split("_")]
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), default)
+
+
+# ---- exports
 
 
 def find_export(tree: Tree) -> Found | str:
     """Read the export nearest to the root.
 
     Raises:
-        UserError: a file that is one, and damaged or of no image in the folder.
+        UserError: the only one is damaged or of no image in the folder.
     """
+    reasons: list[UserError] = []
+    kinds: dict[Callable[[Tree, str], Found | None], bool] = {}
     for name in tree.lists_named(".json", ".xml"):
-        path = tree.root / name
-        with path.open("rb") as file:
-            start = file.read(_START).removeprefix(b"\xef\xbb\xbf").lstrip()
-        if name.endswith(".json") and start.startswith(b"["):
-            tasks = _label_studio(path)
-            if tasks is not None:
-                return matched(tree, name, f"the Label Studio export {name}", tasks)
-        elif name.endswith(".json") and any(key in start for key in _COCO_KEYS):
-            return _coco(tree, name)
-        elif b"<annotations" in start:
-            return matched(tree, name, f"the CVAT export {name}", list(_cvat(path)))
-        elif b"<annotation" in start:
-            return _voc_files(tree)
+        with (tree.root / name).open("rb") as file:
+            read = _kind(name, file.read(_START).removeprefix(b"\xef\xbb\xbf").lstrip())
+        if read is None or kinds.get(read):
+            continue
+        kinds[read] = read in (_voc_files, _labelme_files)  # all such files are read at once
+        try:
+            found = read(tree, name)
+        except UserError as error:
+            reasons.append(error)
+            continue
+        if found is not None:
+            told = [f"{str(reason).splitlines()[0]}" for reason in reasons]
+            return replace(found, problems=(*found.problems, *told))
+    if reasons:
+        raise reasons[0]
     others = f" ({listed(list(tree.lists), ', ')})" if tree.lists else ""
     return f"no export of a labelling tool that is known{others}"
+
+
+def _kind(name: str, start: bytes) -> Callable[[Tree, str], Found | None] | None:
+    """What reads a file that begins so."""
+    if name.lower().endswith(".xml"):
+        return _cvat_file if b"<annotations" in start else _voc_files if b"<annotation" in start else None
+    if start.startswith(b"["):
+        return _tasks
+    if b'"shapes"' in start or b'"imagePath"' in start:
+        return _labelme_files
+    if any(key in start for key in _COCO_KEYS):
+        return _coco
+    return _fiftyone if b'"labels"' in start else _json_table
+
+
+def _json_table(tree: Tree, name: str) -> Found | None:
+    """A list of records, or an object that gives each image its tags; None for JSON of another kind."""
+    try:
+        found = read_list(tree.root / name, image=tree.wanted.image_column, tags=tree.wanted.tag_columns)
+    except UserError:
+        if tree.wanted.list:
+            raise
+        return None
+    return matched(tree, name, f"the list {name} ({found.how})", found.entries, found.notes)
+
+
+def _tasks(tree: Tree, name: str) -> Found | None:
+    tasks = _label_studio(tree.root / name)
+    return (
+        _json_table(tree, name)
+        if tasks is None
+        else matched(tree, name, f"the Label Studio export {name}", tasks)
+    )
+
+
+class _FiftyOne(msgspec.Struct):
+    labels: dict[str, Any]
+    classes: list[str] = []
+
+
+def _fiftyone(tree: Tree, name: str) -> Found | None:
+    """FiftyOne's classification export: classes, and for each image one, several, or their names."""
+    try:
+        content = msgspec.json.decode(read_bytes(tree.root / name), type=_FiftyOne)
+    except (ValueError, RecursionError):
+        return _json_table(tree, name)
+    entries = []
+    for image, value in content.labels.items():
+        if isinstance(value, dict):  # with attributes
+            value = value.get("label", value.get("labels"))
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        try:
+            tags = tuple(content.classes[item] if isinstance(item, int) else str(item) for item in values)
+        except IndexError as error:
+            raise UserError(
+                f"{tree.root / name}: label {value!r} of {image!r} is beyond its {len(content.classes)} classes: "
+                "export it again."
+            ) from error
+        entries.append(Entry(image=image, tags=tags, split=_split_of(name)))
+    return matched(tree, name, f"the FiftyOne export {name}", entries)
+
+
+class _Shape(msgspec.Struct):
+    label: str
+
+
+class _Labelme(msgspec.Struct):
+    imagePath: str  # noqa: N815  # as labelme has it
+    shapes: list[_Shape] = []
+    flags: dict[str, Any] = {}
+
+
+def _labelme_files(tree: Tree, _: str) -> Found:
+    """labelme: a file per image, with the labels of its shapes and the flags that are set."""
+    entries, others = [], []
+    for name in tree.lists_named(".json"):
+        try:
+            content = msgspec.json.decode(read_bytes(tree.root / name), type=_Labelme)
+        except (ValueError, RecursionError):
+            others.append(name)
+            continue
+        place = PurePosixPath(name).parent / content.imagePath.replace("\\", "/")
+        tags = [shape.label for shape in content.shapes] + [
+            flag for flag, on in content.flags.items() if on is True
+        ]
+        entries.append(Entry(image=str(place), tags=tuple(dict.fromkeys(tags)), split=_split_of(name)))
+    found = matched(tree, "*.json", f"labelme annotations ({plural(len(entries), 'file')})", entries)
+    left = f"{plural(len(others), 'file')} that are no labelme annotations ({listed(others[:3], ', ')}); left out"
+    return replace(found, problems=(*found.problems, left)) if others else found
 
 
 # ---- Label Studio
@@ -66,16 +220,19 @@ class _Task(msgspec.Struct):
     annotations: list[_Annotation] = []
 
 
-def _label_studio(path: Path) -> list[_Named] | None:
+def _label_studio(path: Path) -> list[Entry] | None:
     """Images and tags of a JSON or JSON-MIN export; None where the file is neither."""
     try:
         tasks = msgspec.json.decode(read_bytes(path).removeprefix(b"\xef\xbb\xbf"), type=list[Any])
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON, damaged or cut off ({error}): export it again.") from error
-    if not tasks or not all(isinstance(task, dict) and _task_image(task) for task in tasks):
+    known = [task for task in tasks if isinstance(task, dict) and {"data", "annotation_id"} & set(task)]
+    if not known or not all(_task_image(task) for task in known):
         return None
     return [
-        (_task_image(task), tags, "train") for task in tasks if (tags := _task_tags(task, path)) is not None
+        Entry(image=_task_image(task), tags=tuple(sorted(tags)), split="train")
+        for task in tasks
+        if (tags := _task_tags(task, path)) is not None
     ]
 
 
@@ -124,7 +281,12 @@ def _minimal_tags(task: Mapping[str, Any]) -> set[str]:
 # ---- CVAT, VOC, COCO
 
 
-def _cvat(path: Path) -> Iterator[_Named]:
+def _cvat_file(tree: Tree, name: str) -> Found | None:
+    entries = list(_cvat(tree.root / name))
+    return matched(tree, name, f"the CVAT export {name}", entries) if entries else None
+
+
+def _cvat(path: Path) -> Iterator[Entry]:
     """Images with the labels of their tags and shapes; the subset is the split."""
     try:
         document = parse_xml(read_bytes(path))
@@ -136,35 +298,43 @@ def _cvat(path: Path) -> Iterator[_Named]:
         )
     for number, image in enumerate(document.iter("image")):
         name = image.get("name")
-        labels = [shape.get("label") for shape in image if shape.tag in _SHAPES]
+        labels = [shape.get("label") or "" for shape in image if shape.tag in _SHAPES]
         if not name or not all(labels):
             raise UserError(
                 f"{path}: image {image.get('id', number)} lacks a name, or one of its tags a label. Expected "
                 "'CVAT for images 1.1': export it again."
             )
         subset = (image.get("subset") or "train").lower()
-        yield name, {label for label in labels if label}, SPLIT_NAMES.get(subset, subset)
+        yield Entry(image=name, tags=tuple(dict.fromkeys(labels)), split=SPLIT_NAMES.get(subset, subset))
 
 
-def _voc_files(tree: Tree) -> Found:
+def _voc_files(tree: Tree, _: str) -> Found:
     """VOC annotations of somebody's own, beside their images or in a folder of their own."""
-    named = []
+    entries, others = [], []
     for name in tree.lists_named(".xml"):
         try:
-            tags = set(read_annotation(tree.root / name))
+            tags = read_annotation(tree.root / name)
         except UserError as error:
-            raise UserError(f"{error}.") from error
-        split = next((SPLIT_NAMES[part] for part in name.lower().split("/") if part in SPLIT_NAMES), "train")
-        named.append((name.removesuffix(".xml").replace("Annotations/", ""), tags, split))
-    what = f"({len(named)} files)"
-    return matched(tree, what, f"VOC annotations {what}", named)
+            others.append(f"{error}")
+            continue
+        image = name.removesuffix(".xml").replace("Annotations/", "")
+        entries.append(Entry(image=image, tags=tags, split=_split_of(f"{image}/x")))
+    if not entries:
+        raise UserError(f"{others[0]}.")
+    found = matched(tree, "*.xml", f"VOC annotations ({plural(len(entries), 'file')})", entries)
+    left = f"{plural(len(others), 'annotation')} left out: {listed(others[:3])}"
+    return replace(found, problems=(*found.problems, left)) if others else found
 
 
 def _coco(tree: Tree, name: str) -> Found:
     """One COCO file: read as it is where its paths are those of the images, else as a list of tags."""
     instances = read_instances(tree.root / name)
     named = [
-        (image.file_name, {instances.categories[number] for number in image.categories}, "train")
+        Entry(
+            image=image.file_name,
+            tags=tuple(dict.fromkeys(instances.categories[number] for number in image.categories)),
+            split="train",
+        )
         for image in instances.images
     ]
     found = matched(tree, name, f"the COCO file {name}", named)
@@ -173,5 +343,7 @@ def _coco(tree: Tree, name: str) -> Found:
         if all(folder + image.file_name in known for image in instances.images):
             data = {"source": "coco", "labels": name, "images": folder.rstrip("/") or "."}
             return replace(found, data={**data, **used_classes(instances)}, listed=True)
-    unused = "its regions are not used: its paths are not those of the files"
+    unused = (
+        "its regions are not used, only its categories: its paths are not all those of files below one folder"
+    )
     return replace(found, problems=(*found.problems, unused))

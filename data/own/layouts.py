@@ -1,27 +1,56 @@
 """Folders whose names say everything: VOC, COCO, Cityscapes, and a folder per class."""
 
-from pathlib import PurePosixPath
+import contextlib
+from pathlib import Path, PurePosixPath
 
-from data.own.tree import SPLIT_NAMES, UNTAGGED, Found, Tree
+from data.own.tree import Found, Tree
 from data.sources.coco import Instances, read_instances
 from data.sources.listing import Entry
-from wsss.errors import plural
+from data.sources.table import SPLIT_NAMES, UNTAGGED
+from data.sources.voc import VOC_CLASSES, read_annotation
+from wsss.errors import UserError, listed, plural
 
-_NO_CLASS = ("images", "masks", "labels", "annotations", "photos", "photographs")
+CONTAINERS = (
+    "data", "dataset", "datasets", "images", "imgs", "img", "image", "jpegimages", "photos", "photographs", "pictures",
+    "pics", "raw", "dcim", "all", "files", "input", "inputs",
+)  # fmt: skip
+"""Names of folders that say nothing about what their images show."""
+
+_DEFECT_FREE = (
+    *UNTAGGED,
+    "negatives",
+    "good",
+    "normal",
+    "no defect",
+    "defect free",
+    "ok",
+    "no_defect",
+    "defect_free",
+)
 _ROBOFLOW = "_annotations.coco.json"
 
 
 def find_voc(tree: Tree) -> Found | str:
-    """Recognise the PASCAL VOC devkit."""
+    """Recognise the PASCAL VOC devkit, and what is laid out like it."""
     root = tree.root
     for place in (root, root / "VOCdevkit" / "VOC2012", root / "VOC2012"):
         lists = place / "ImageSets" / "Segmentation"
         names = {path.stem for path in lists.glob("*.txt")} if (place / "JPEGImages").is_dir() else set()
-        train = next((name for name in ("train_aug", "trainaug", "train", "trainval") if name in names), None)
+        usual = ("train_aug", "trainaug", "train", "trainval", "default", *sorted(names - {"val", "test"}))
+        train = next((name for name in usual if name in names), None)
         if train:
             data = {"source": "voc", "train_split": train, "val_split": "val"}
-            return Found(what="the PASCAL VOC devkit", data=data)
+            return Found(what="the PASCAL VOC devkit", data={**data, **_voc_classes(place / "Annotations")})
     return "no JPEGImages with ImageSets/Segmentation/train.txt"
+
+
+def _voc_classes(folder: Path) -> dict[str, list[str]]:
+    """The key ``classes`` where annotations name others than VOC's."""
+    named: set[str] = set()
+    for path in folder.glob("*.xml"):
+        with contextlib.suppress(UserError):  # which the reader will name
+            named |= set(read_annotation(path))
+    return {"classes": sorted(named)} if named - set(VOC_CLASSES) else {}
 
 
 def find_cityscapes(tree: Tree) -> Found | str:
@@ -63,26 +92,40 @@ def find_split_folders(tree: Tree) -> Found | str:
 
 def find_class_folders(tree: Tree) -> Found | str:
     """Recognise images in folders named by class, possibly inside folders named by split."""
-    parts = {name: PurePosixPath(name).parts for name in tree.images}
-    tops = {folders[0].lower() for folders in parts.values() if len(folders) > 1}
-    depth = 1 if tops and tops <= set(SPLIT_NAMES) else 0
-    entries = []
+    parts = {name: PurePosixPath(name).parts[:-1] for name in tree.images}
+    start = 0
+    while len(tops := {p[start] if len(p) > start else "" for p in parts.values()}) == 1 and tops != {""}:
+        if any(len(p) == start + 1 for p in parts.values()):
+            break  # images lie in it: the only class
+        start += 1
+    inner = {p[start].lower() for p in parts.values() if len(p) > start + 1}
+    split = bool(inner & set(SPLIT_NAMES))
+    at = start + split
+    entries, loose = [], []
     for name, folders in parts.items():
-        if len(folders) - 1 <= depth or folders[depth].lower() in _NO_CLASS:
+        if (
+            len(folders) <= at
+            or (split and folders[start].lower() not in SPLIT_NAMES)
+            or folders[at].lower() in CONTAINERS
+        ):
+            loose.append(name)
             continue
-        tag = folders[depth].strip()
-        tags = () if tag.lower() in UNTAGGED else (tag,)
+        tag = folders[at].strip()
+        tags = () if tag.lower() in _DEFECT_FREE else (tag,)
         entries.append(
-            Entry(image=name, tags=tags, split=SPLIT_NAMES[folders[0].lower()] if depth else "train")
+            Entry(image=name, tags=tags, split=SPLIT_NAMES[folders[start].lower()] if split else "train")
         )
-    if not entries:
+    if not any(entry.tags for entry in entries):
         return "no folders named by class"
     problems = ["each image has the one tag of its folder: what else it shows counts as background"]
-    loose = len(tree.images) - len(entries)
     if loose:
-        problems.append(f"{plural(loose, 'image')} outside of the class folders: left out")
-    what = f"images in {'folders of splits and ' if depth else ''}folders named by class"
-    return Found(what=what, entries=tuple(entries), problems=tuple(problems))
+        problems.append(
+            f"{plural(len(loose), 'image')} outside of the class folders ({listed(loose[:3], ', ')}): left out"
+        )
+    clean = sorted({PurePosixPath(entry.image).parts[at] for entry in entries if not entry.tags})
+    notes = [f"images in {', '.join(clean)} are taken to show none of the classes"] if clean else []
+    what = f"images in {'folders of splits and ' if split else ''}folders named by class"
+    return Found(what=what, entries=tuple(entries), notes=tuple(notes), problems=tuple(problems))
 
 
 def used_classes(instances: Instances) -> dict[str, list[str]]:

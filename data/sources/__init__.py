@@ -9,6 +9,7 @@ from data.sources.cityscapes import read_cityscapes
 from data.sources.coco import read_coco
 from data.sources.folder import folder_tags, read_folder
 from data.sources.listing import Entry, Listing, settle_classes
+from data.sources.table import image_files
 from data.sources.voc import VOC_CLASSES, read_voc, voc_tags
 from wsss.config import DataConfig
 from wsss.errors import UserError, listed, plural
@@ -89,3 +90,7 @@ def _notes(listing: Listing, val: str) -> Iterator[str]:
     unmasked = sum(entry.mask is None for entry in labelled)
     if listing.masks and unmasked:
         yield f"{unmasked} of {plural(len(labelled), 'image')} without a mask in {listing.masks}"
+        others = image_files(listing.masks) if unmasked == len(labelled) else []
+        if others:
+            unused = f"{plural(len(others), 'file')} there not used ({others[0]})"
+            yield f"{unused}: a mask is named as its image ({labelled[0].id}.png)"

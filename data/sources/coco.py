@@ -66,8 +66,7 @@ class _RunLengths(msgspec.Struct):
     counts: str | list[Annotated[int, Meta(ge=0, lt=2**32)]]
 
 
-_Polygon: TypeAlias = Annotated[list[float], Meta(min_length=6)]
-_REGION = msgspec.json.Decoder(list[_Polygon] | _RunLengths)
+_REGION = msgspec.json.Decoder(list[list[float]] | _RunLengths)
 
 # ---- what an annotation file says
 
@@ -241,11 +240,14 @@ class CocoMask(Mask, frozen=True, gc=False):
             found = _REGION.decode(raw)
             if isinstance(found, _RunLengths):
                 return self._checked_run_lengths(found)
+            found = [polygon for polygon in found if len(polygon) >= 6]  # a point or a line has no pixels
             for polygon in found:
                 if len(polygon) % 2:
                     raise ValueError(f"a polygon of {len(polygon)} numbers")
                 if max(map(abs, polygon)) > _FAR * max(H, W):
                     raise ValueError("a polygon with a coordinate far outside of the image")
+            if not found:
+                found = [[0.0] * 6]
             region: dict[str, Any] = coco.merge(coco.frPyObjects(found, H, W))
             return region
         except ValueError as error:  # also of msgspec

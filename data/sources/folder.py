@@ -2,9 +2,12 @@
 
 import csv
 import io
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+import msgspec
 
 from data.cache import check_files, stamps_of
 from data.masks import Facts, Mask
@@ -14,26 +17,25 @@ from data.sources.listing import (
     check_class_names,
     check_entries,
     existing_folder,
+    is_plain,
     read_text,
+    refuse_images,
     with_masks,
 )
+from data.sources.table import Matcher, image_files, joined_tags, merged, read_list
 from wsss import IGNORE
 from wsss.config import DataConfig
-from wsss.errors import UserError, listed
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-_COLUMNS = ("image", "tags", "split", "derived_from")
-_EXPECTED = "Expected the header image,tags or image,tags,split (commas between columns, ; between tags)"
+from wsss.errors import UserError, listed, plural
 
 
 def read_folder(config: DataConfig) -> Listing:
     """Read the listing of a folder.
 
-    The CSV is UTF-8 with a header; without a column ``split`` every image is for training. Rows of other
-    splits than the two of ``config`` are only counted.
+    Without a column ``split`` every image is for training. Rows of other splits than the two of ``config`` are only
+    counted. `data.sources.table` says how a list is read.
 
     Raises:
-        UserError: a missing folder or CSV, no training images, or a CSV that is not of this form.
+        UserError: a missing folder or CSV, no training images, or a CSV that cannot be read.
     """
     root, images, masks = _folders(config)
     place = root / ("labels.csv" if config.labels == "auto" else config.labels)
@@ -41,9 +43,10 @@ def read_folder(config: DataConfig) -> Listing:
         raise UserError(
             f"{place}: no such file. Expected a CSV with the header image,tags[,split]: see data.labels."
         )
-    entries = parse_csv(read_text(place), place, config.train_split)
     splits = (config.train_split, config.val_split)
-    _check_split_names(entries, place, splits)
+    found = read_list(place, splits=splits)
+    used = [entry for entry in found.entries if entry.split in splits]
+    entries, notes = _on_disk(used, images, place.name)
     classes, classes_from = _class_list(root, config)
     listing = Listing(
         root=root,
@@ -52,41 +55,32 @@ def read_folder(config: DataConfig) -> Listing:
         masks=masks,
         classes=classes,
         classes_from=classes_from or f"the tags of {place}",
-        entries=tuple(entry for entry in entries if entry.split in splits),
-        ignored=Counter(entry.split for entry in entries if entry.split not in splits),
+        entries=tuple(entries),
+        ignored=Counter(entry.split for entry in found.entries if entry.split not in splits),
+        notes=(*(f"{place.name}: {note}" for note in found.notes), *notes),
     )
+    refuse_images(listing, found.wrong)
     check_entries(listing, config.train_split)
     return with_masks(listing, [masks]) if masks else listing
 
 
-def parse_csv(text: str, place: Path, default_split: str) -> list[Entry]:
-    """Return the entries of the CSV ``text``; ``place`` is named in errors, with the line."""
-    lines = _records(text, place)
-    header_line, header = next(lines, (1, []))
-    _check_header(header, f"{place} line {header_line}")
-    entries, wrong = [], []
-    for line, fields in lines:
-        if len(fields) != len(header):
-            wrong.append(f"line {line} has {len(fields)}")
-            continue
-        value = dict(zip(header, fields, strict=True))
-        entries.append(
-            Entry(
-                where=f"line {line}",
-                image=value["image"],
-                tags=tuple(value["tags"].split(";")) if value["tags"] else (),
-                split=value.get("split", default_split),
-                derived_from=value.get("derived_from", ""),
-            )
+def _on_disk(entries: Sequence[Entry], folder: Path, name: str) -> tuple[list[Entry], list[str]]:
+    """One entry per image, under the path of the file that is meant; a name without a file stays as it is."""
+    unclear = [
+        entry for entry in entries if not (is_plain(entry.image) and _is_file(f"{folder}/{entry.image}"))
+    ]
+    matcher = Matcher(image_files(folder) if unclear else [])
+    files = {entry.image: matcher.find(entry.image, entry.split) or entry.image for entry in unclear}
+    one_each, notes = merged(msgspec.structs.replace(e, image=files.get(e.image, e.image)) for e in entries)
+    renamed = [f"{old} as {new}" for old, new in files.items() if old != new]
+    if renamed:
+        notes.append(
+            f"names of {plural(len(renamed), 'image')} matched with the files: {listed(renamed[:3], ', ')}"
         )
-    if wrong:
-        raise UserError(
-            f"{place}: {len(header)} fields expected in a row, as in {','.join(header)}: {listed(wrong)}.\n"
-            'Put a value that holds a comma in "double quotes", and ; between tags.'
-        )
-    if not entries:
-        raise UserError(f"{place}: no rows after the header. Expected one row per image.")
-    return entries
+    return one_each, [f"{name}: {note}" for note in notes]
+
+
+_is_file = os.path.isfile  # called for every image, and Path is slow to make
 
 
 def entries_as_csv(entries: Sequence[Entry], *, splits: bool) -> str:
@@ -96,8 +90,8 @@ def entries_as_csv(entries: Sequence[Entry], *, splits: bool) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    for entry in entries:
-        fields = {**{name: getattr(entry, name) for name in columns}, "tags": ";".join(entry.tags)}
+    for entry, tags in zip(entries, joined_tags([entry.tags for entry in entries]), strict=True):
+        fields = {**{name: getattr(entry, name) for name in columns}, "tags": tags}
         writer.writerow([fields[column] for column in columns])
     return text.getvalue()
 
@@ -114,12 +108,7 @@ def folder_tags(config: DataConfig, *, progress: bool) -> tuple[Entry, ...]:
             "one per line, or data.classes."
         )
     check_class_names(classes, classes_from)
-    names = sorted(
-        path.relative_to(images).as_posix()
-        for path in images.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    )
-    entries = [Entry(where="image", image=name, split=_split(name, config)) for name in names]
+    entries = [Entry(where="image", image=name, split=_split(name, config)) for name in image_files(images)]
     listing = Listing(
         root=root,
         place=images,
@@ -192,48 +181,3 @@ def _class_list(root: Path, config: DataConfig) -> tuple[tuple[str, ...], str]:
 def _split(name: str, config: DataConfig) -> str:
     first = name.split("/")[0]
     return first if first == config.val_split else config.train_split
-
-
-def _records(text: str, place: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and fields of every record that is not a blank line."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for fields in reader:
-            if fields:
-                yield reader.line_num, fields
-    except csv.Error as error:
-        raise UserError(f"{place} line {reader.line_num}: not a CSV ({error}): check the quotes.") from error
-
-
-def _check_header(header: Sequence[str], place: str) -> None:
-    shown = ",".join(header)
-    unknown = [repr(name) for name in header if name not in _COLUMNS]
-    missing = [repr(name) for name in ("image", "tags") if name not in header]
-    problem = ""
-    if not header:
-        problem = "the file is empty"
-    elif len(missing) == 2:
-        problem = f"no header, found {shown!r}: add it as the first line"
-    elif unknown:
-        problem = f"unknown columns {listed(unknown, ', ')}: remove them"
-    elif missing:
-        problem = f"the column {listed(missing)} is missing: add it"
-    elif len(set(header)) < len(header):
-        problem = f"a column is there twice in {shown!r}: remove one"
-    if problem:
-        raise UserError(f"{place}: {problem}. {_EXPECTED}.")
-
-
-def _check_split_names(entries: Sequence[Entry], place: Path, splits: Sequence[str]) -> None:
-    """Refuse what would silently be another split: an empty name, ``Train``, ``val `` with a space."""
-    meant = {name.casefold(): name for name in splits}
-    wrong = [
-        f"{entry.where} {entry.image!r} has the split {entry.split!r}"
-        for entry in entries
-        if entry.split not in splits and (not entry.split.strip() or entry.split.strip().casefold() in meant)
-    ]
-    if wrong:
-        raise UserError(
-            f"{place}: {len(wrong)} split name(s) misspelt: {listed(wrong)}.\n"
-            f"Expected {' or '.join(map(repr, splits))} (or another split, to be ignored): correct the rows."
-        )

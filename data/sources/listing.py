@@ -1,10 +1,11 @@
 """What a source gives, a listing of entries, and the checks that all of them pass before a file is opened."""
 
+import codecs
 import difflib
 import os
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,19 +14,13 @@ import msgspec
 
 from data.images import read_bytes
 from data.masks import Mask, PngMask, SbdMask
-from wsss.errors import SHOWN, UserError, listed
+from wsss.errors import SHOWN, UserError, listed, plural
 
 MAX_CLASSES = 254  # a mask pixel is one byte: 0 is background, 255 is ignored
-_MASK_KINDS: tuple[tuple[str, Callable[[Path], Mask]], ...] = ((".png", PngMask), (".mat", SbdMask))
-_WRONG_PATHS = (
-    (r"^$", "is empty"),
-    (r"[\x00-\x1f\x7f]", "holds a control character"),
-    (r"\\", "holds a backslash: write / between folders"),
-    (r"^(/|[A-Za-z]:)", "is an absolute path: write it relative to the images folder"),
-    (r"(^|/)\.\.(/|$)", "leaves the images folder: remove the .."),
-    (r"(^|/)\.?(/|$)", "is not in plain form: remove ./ and doubled /"),
-)
-_WRONG_PATH = re.compile("|".join(pattern for pattern, _ in _WRONG_PATHS))
+_MASK_KINDS: tuple[tuple[str, Callable[[Path], Mask]], ...] = (
+    (".png", PngMask), (".PNG", PngMask), (".mat", SbdMask),
+)  # fmt: skip
+_ODD = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:")
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -95,10 +90,12 @@ def existing_folder(path: Path, key: str) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """Return a UTF-8 file's text, line ends untouched, without a byte order mark."""
+    """Return a file's text, UTF-8 or UTF-16 with a byte order mark; line ends untouched, without the mark."""
     data = read_bytes(path)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(
+            "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+        )
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(
@@ -142,37 +139,25 @@ def check_entries(listing: Listing, train: str) -> None:
         if earlier is not entry:
             same = f"has the same id {entry.id!r} as {earlier.where} {earlier.image!r}"
             problems.append(f"{entry.where} {entry.image!r} {same}")
-        elif _WRONG_PATH.search(entry.image):
-            wrong = next(what for pattern, what in _WRONG_PATHS if re.search(pattern, entry.image))
-            problems.append(f"{entry.where} {entry.image!r} {wrong}")
-    _refuse_images(listing, problems)
+        elif not is_plain(entry.image):
+            problems.append(
+                f"{entry.where} {entry.image!r} is no plain path of a file below the images folder"
+            )
+    refuse_images(listing, problems)
 
 
-def refuse_missing(listing: Listing, missing: Sequence[Entry]) -> None:
-    """Raise a `UserError` if there are any entries without a file."""
-    problems = [
-        f"{entry.where} {entry.image!r} does not exist"
-        f"{_hint(listing.images / entry.image) if position < SHOWN else ''}"
-        for position, entry in enumerate(missing)
-    ]
-    _refuse_images(listing, problems)
+def is_plain(path: str) -> bool:
+    """Whether a path leads to a file below the folder that it is relative to, and is written in the one plain way."""
+    return not _ODD.search(path) and not {"", ".", ".."} & set(path.split("/"))
 
 
-def _refuse_images(listing: Listing, problems: Sequence[str]) -> None:
+def refuse_images(listing: Listing, problems: Sequence[str]) -> None:
+    """Raise a `UserError` if there are any problems with images."""
     if problems:
         raise UserError(
             f"{listing.place}: {len(problems)} image(s) cannot be used:\n{listed(problems)}.\n"
             f"Expected a file of {listing.images} in each row, each image once: correct or remove these rows."
         )
-
-
-def _hint(path: Path) -> str:
-    """What is there instead: a file with stray spaces less, or with another extension."""
-    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-    if path.name.strip() in (other.name for other in beside):
-        return " (there are stray spaces around its name)"
-    others = [other.name for other in beside if other.suffix and other.stem in (path.name, path.stem)]
-    return f" ({others[0]!r} does: write the extension as on disk)" if others else ""
 
 
 # ---- classes and tags
@@ -181,35 +166,67 @@ def _hint(path: Path) -> str:
 def settle_classes(listing: Listing, train: str) -> Listing:
     """Return the listing with its class names in the order of the mask values 1..C, every tag being one of them.
 
+    Tags are cleaned (see `one_spelling`), and a class that no training image shows is noted: it cannot be learned.
+
     Raises:
-        UserError: a bad class list (see `check_class_names`), tags that are empty, doubled, misspelt, unknown or
-            with stray spaces, or a class without training images: it could not be learned.
+        UserError: a bad class list (see `check_class_names`), tags that are not in it, or none in training.
     """
     if listing.classes:
         check_class_names(listing.classes, listing.classes_from)
-        known = {fold(name): (name, listing.classes_from) for name in listing.classes}
-        _check_tags(listing, known, closed=True)
-        names = listing.classes
-    else:
-        first: dict[tuple[str, ...], str] = {}
-        for entry in listing.entries:
-            first.setdefault(entry.tags, entry.where)
-        known = {}
-        for tags, where in first.items():
-            for tag in tags:
-                known.setdefault(fold(tag), (tag, where))
-        _check_tags(listing, known, closed=False)
-        names = tuple(sorted(name for name, _ in known.values()))
-        check_class_names(names, listing.classes_from)
-    seen = {tag for tags in {entry.tags for entry in listing.entries if entry.split == train} for tag in tags}
-    missing = [repr(name) for name in names if name not in seen]
-    if missing:
+    entries, notes = one_spelling(listing.entries, listing.classes)
+    trained, others = (
+        {tag for tags in {e.tags for e in entries if (e.split == train) == wanted} for tag in tags}
+        for wanted in (True, False)
+    )
+    names = listing.classes or tuple(sorted(trained | others, key=_natural))
+    check_class_names(names, listing.classes_from)
+    _refuse_unknown(listing, entries, names)
+    if not trained:
         raise UserError(
-            f"{listing.place}: {len(missing)} class(es) without images in the training split {train!r}: "
-            f"{listed(missing, ', ')}.\n"
-            f"Tag at least one training image with each, or remove them from {listing.classes_from}."
+            f"{listing.place}: no training image (split {train!r}) has a tag. Expected images of each class: tag some, "
+            "or set data.train_split."
         )
-    return replace(listing, classes=names)
+    missing = [name for name in names if name not in trained]
+    if missing:
+        notes.append(f"no training image shows {listed(missing, ', ')}: not learned, and never predicted")
+    return replace(listing, classes=names, entries=tuple(entries), notes=(*listing.notes, *notes))
+
+
+def one_spelling(entries: Sequence[Entry], classes: Sequence[str] = ()) -> tuple[list[Entry], list[str]]:
+    """Clean tags: stray blanks, doubled and empty ones and 'background' go; letter case and Unicode form become one.
+
+    Args:
+        entries: as listed.
+        classes: the spellings to use; of others the most frequent is.
+
+    Returns:
+        The entries, and what was changed.
+    """
+    counts = Counter(entry.tags for entry in entries)
+    spellings: dict[str, Counter[str]] = defaultdict(Counter)
+    for tags, number in counts.items():
+        for tag in tags:
+            spellings[fold(tag)][tag] += number
+    chosen = {key: tidy(min(found, key=lambda tag: (-found[tag], tag))) for key, found in spellings.items()}
+    chosen |= {fold(name): name for name in classes if fold(name) in chosen}
+    dropped = {"", "background"} & chosen.keys()
+    cleaned = {
+        tags: tuple(dict.fromkeys(chosen[fold(tag)] for tag in tags if fold(tag) not in dropped))
+        for tags in counts
+    }
+    several = [
+        f"{', '.join(map(repr, sorted(found)))} as {chosen[key]}"
+        for key, found in sorted(spellings.items())
+        if key not in dropped and set(found) != {chosen[key]}
+    ]
+    notes = [f"spellings taken for one class: {listed(several)}"] if several else []
+    if "background" in dropped:
+        notes.append(
+            f"the tag 'background' of {plural(spellings['background'].total(), 'image')} left out: it is no class"
+        )
+    return [
+        e if cleaned[e.tags] == e.tags else msgspec.structs.replace(e, tags=cleaned[e.tags]) for e in entries
+    ], notes
 
 
 def check_class_names(names: Sequence[str], where: str) -> None:
@@ -229,59 +246,45 @@ def check_class_names(names: Sequence[str], where: str) -> None:
 
 
 def fold(name: str) -> str:
-    """What two spellings of one name have in common: letter case and Unicode form set aside."""
-    return unicodedata.normalize("NFC", name).casefold()
+    """What two spellings of one name have in common: letter case, Unicode form and stray blanks set aside."""
+    return unicodedata.normalize("NFC", tidy(name)).casefold()
+
+
+def tidy(name: str) -> str:
+    """The name without stray blanks."""
+    return " ".join(name.split())
+
+
+def _natural(name: str) -> tuple[tuple[int, str], ...]:
+    """What names are sorted by: text as text, numbers in it as numbers."""
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name))
 
 
 def _name_problems(names: Sequence[str]) -> Iterator[str]:
     first: dict[str, str] = {}
     for name in names:
-        if name != name.strip() or not name:
+        if name != tidy(name) or not name:
             yield f"class {name!r} has stray spaces or is empty"
         elif fold(name) == "background":
             yield f"class {name!r} is reserved: the background is label 0 and not listed"
-        elif first.setdefault(fold(name), name) != name:
-            yield f"class {name!r} differs only in letter case from {first[fold(name)]!r}"
-    yield from (f"class {name!r} is listed {n} times" for name, n in Counter(names).items() if n > 1)
+        elif fold(name) in first:
+            yield f"class {name!r} is listed twice, or differs only in letter case from {first[fold(name)]!r}"
+        first[fold(name)] = name
 
 
-_Known = Mapping[str, tuple[str, str]]  # folded name -> the name as first written, and where
-
-
-def _check_tags(listing: Listing, known: _Known, *, closed: bool) -> None:
-    clean = {
-        name for name, _ in known.values() if name.strip() == name and fold(name) not in ("", "background")
-    }
-    wrong = {
-        tags: list(_tag_problems(tags, known, closed))
-        for tags in {entry.tags for entry in listing.entries}
-        if not clean.issuperset(tags) or len(set(tags)) < len(tags)
-    }
-    if wrong:
+def _refuse_unknown(listing: Listing, entries: Sequence[Entry], names: Sequence[str]) -> None:
+    unknown = [(entry, tag) for entry in entries for tag in entry.tags if tag not in names]
+    if unknown:
+        known = {fold(name): name for name in names}
+        close = [difflib.get_close_matches(fold(tag), known, n=1) for _, tag in unknown[:SHOWN]]
+        hints = [f" (did you mean {known[each[0]]!r}?)" if each else "" for each in close] + [""] * len(
+            unknown
+        )
         problems = [
-            f"{entry.where} {entry.image!r}: {problem}"
-            for entry in listing.entries
-            for problem in wrong.get(entry.tags, ())
+            f"{entry.where} {entry.image!r}: unknown tag {tag!r}{hint}"
+            for (entry, tag), hint in zip(unknown, hints, strict=False)
         ]
-        wanted = f"the classes of {listing.classes_from}" if closed else "each class written in one way"
         raise UserError(
             f"{listing.place}: {len(problems)} tag(s) cannot be used:\n{listed(problems)}.\n"
-            f"Expected {wanted}, each at most once per image: correct these tags."
+            f"Expected the classes of {listing.classes_from}: correct these tags, or add the classes there."
         )
-
-
-def _tag_problems(tags: tuple[str, ...], known: _Known, closed: bool) -> Iterator[str]:
-    for tag in tags:
-        name, where = known.get(fold(tag), (None, ""))
-        if not tag:
-            yield "an empty tag (a doubled or trailing ;)"
-        elif tag != tag.strip():
-            yield f"tag {tag!r} has stray spaces"
-        elif fold(tag) == "background":
-            yield f"tag {tag!r} is reserved: leave the tags empty if an image shows background only"
-        elif name is None and closed:
-            close = difflib.get_close_matches(fold(tag), known, n=1)
-            yield f"unknown tag {tag!r}{f' (did you mean {known[close[0]][0]!r}?)' if close else ''}"
-        elif name != tag:
-            yield f"tag {tag!r} differs only in letter case or accent encoding from {name!r} ({where})"
-    yield from (f"tag {tag!r} is given twice" for tag, n in Counter(tags).items() if n > 1 and tag)

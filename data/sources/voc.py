@@ -3,15 +3,17 @@
 Source of the layout: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
 """
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from data.sources.folder import parse_csv, tags_from_masks
-from data.sources.listing import Entry, Listing, check_entries, existing_folder, read_text, with_masks
+from data.sources.folder import tags_from_masks
+from data.sources.listing import Entry, Listing, check_entries, existing_folder, read_text, tidy, with_masks
+from data.sources.table import IMAGE_SUFFIXES, image_files, read_list
 from wsss.config import DataConfig
 from wsss.errors import UserError, listed
 
@@ -81,15 +83,21 @@ def read_annotation(path: Path) -> tuple[str, ...]:
         raise UserError(
             f"{path} is not a VOC annotation: expected <annotation> with a <name> in each <object>"
         )
-    return tuple(sorted({name for name in names if name}))
+    return tuple(sorted({tidy(name) for name in names if name}))
 
 
 def parse_xml(data: bytes) -> ET.Element:
     """Parse XML without a DOCTYPE, and so without entities that grow or name other files. Raises ValueError."""
     if b"<!DOCTYPE" in data or b"\0" in data:  # UTF-16 would hide one
         raise ValueError("it has a DOCTYPE, which may define entities, or is no UTF-8")
+    declared = re.match(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"'][^>]*\?>", data)
     try:
-        return ET.fromstring(data)
+        if not declared or declared[1].lower() in (b"utf-8", b"ascii"):
+            return ET.fromstring(data)
+        text = data[declared.end() :].decode(declared[1].decode())  # the parser knows few encodings
+        if "<!DOCTYPE" in text:
+            raise ValueError("it has a DOCTYPE")
+        return ET.fromstring(text)
     except (ET.ParseError, LookupError) as error:
         raise ValueError(str(error)) from error
 
@@ -98,8 +106,10 @@ def _listed(config: DataConfig) -> Listing:
     """The entries of the two split lists, checked, with their masks and still without tags."""
     root = _devkit(existing_folder(Path(config.root), "root"))
     entries = []
+    there = image_files(root / "JPEGImages")
+    files = {PurePosixPath(name).stem: name for name in there}
     for split, required in ((config.train_split, True), (config.val_split, False)):
-        entries += _read_list(root / _LISTS, split, required=required)
+        entries += _read_list(root / _LISTS, split, files, required=required)
     if config.masks == "auto":
         folders = [root / name for name in _MASKS if (root / name).is_dir()]
     else:
@@ -128,8 +138,11 @@ def _devkit(root: Path) -> Path:
     raise UserError(f"{root}: not a VOC devkit. Expected one of the folders {looked}: correct data.root.")
 
 
-def _read_list(folder: Path, split: str, *, required: bool) -> list[Entry]:
-    """The entries of a split's list, under whichever of its usual names; none if it is missing and not required."""
+def _read_list(folder: Path, split: str, files: Mapping[str, str], *, required: bool) -> list[Entry]:
+    """The entries of a split's list, under whichever of its usual names; none if it is missing and not required.
+
+    A line is an image's id, or the path of its file, perhaps followed by that of its mask.
+    """
     places = [folder / f"{name}.txt" for name in _SPELLINGS.get(split, (split,))]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
@@ -141,18 +154,14 @@ def _read_list(folder: Path, split: str, *, required: bool) -> list[Entry]:
         raise UserError(
             f"{places[0]}: no such file. Expected the list of the split {split!r}, one image id per line.{hint}"
         )
-    entries, wrong = [], []
+    entries = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        name = line.strip()
-        if len(name.split()) > 1:
-            wrong.append(f"line {number} is {name!r}")
-        elif name:
-            entries.append(Entry(where=f"{path.name} line {number}", image=f"{name}.jpg", split=split))
-    if wrong:
-        raise UserError(
-            f"{path}: expected one image id per line, such as 2007_000032; {listed(wrong)}.\n"
-            r"Correct the list; one of paths becomes one of ids by: sed -E 's|.*/([^/]+)\.png$|\1|'"
-        )
+        name = line.strip() if line.strip() in files else PurePosixPath((line.split() or [""])[0]).name
+        if name.lower().endswith(IMAGE_SUFFIXES):
+            name = PurePosixPath(name).stem
+        if name:
+            where = f"{path.name} line {number}"
+            entries.append(Entry(where=where, image=files.get(name, f"{name}.jpg"), split=split))
     return entries
 
 
@@ -185,5 +194,4 @@ def _tag_table(path: Path) -> dict[str, Entry]:
             f"{path}: no such file. Expected the CSV of data.tags with the header image,tags,derived_from: the "
             "command `tags` writes it."
         )
-    entries = parse_csv(read_text(path), path, default_split="")
-    return {entry.image.removesuffix(".jpg"): entry for entry in entries}
+    return {entry.id: entry for entry in read_list(path).entries}

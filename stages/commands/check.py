@@ -13,6 +13,9 @@ from wsss.config import load_config
 from wsss.errors import UserError, plural
 from wsss.store.files import write_text
 
+SERIOUS = ("not used", "suspicious", "masks are not the tags")
+"""How problems begin after which results may mean nothing."""
+
 _WIDTH = 100  # columns of the page
 _ROWS = 40  # of the class table; more classes go into several columns
 _BAR = 12
@@ -20,13 +23,27 @@ _BAR = 12
 
 def run_check(request: Request, *, duplicates: bool) -> None:
     """Run every check of the input and print a page: what is there, class counts, problems."""
+    found = look(request, duplicates=duplicates)
+    print(f"\n{verdict(found)}:\n  run_pipeline.py run {arguments(request)}".rstrip())
+
+
+def look(request: Request, *, duplicates: bool = False) -> Survey:
+    """Run every check of the input, print the page and return what it is made of."""
     name = request.name or (request.config.stem if request.config else None)
     session = open_session(replace(request, name=name))
     full = session.config.segment.supervision == "full"
     found = survey(session.dataset, session.config.data, full=full, duplicates=duplicates, progress=True)
     print(page(session, found))
     check_networks(session)
-    print(f"\nEverything that a run needs is there:\n  run_pipeline.py run {_arguments(request)}".rstrip())
+    return found
+
+
+def verdict(found: Survey) -> str:
+    """Whether a run makes sense, in a line."""
+    serious = [text.split(":")[0] for text in found.problems if text.startswith(SERIOUS)]
+    if serious:
+        return f"A run is possible; look at the problems first ({', '.join(serious)})"
+    return "Everything that a run needs is there"
 
 
 def run_tags(request: Request, *, output: Path | None, force: bool) -> None:
@@ -49,7 +66,7 @@ def run_tags(request: Request, *, output: Path | None, force: bool) -> None:
     print(f"{path} written; used where the configuration says {hint}")
 
 
-def _arguments(request: Request) -> str:
+def arguments(request: Request) -> str:
     """The arguments that give `run` the same configuration."""
     elsewhere = request.workspace if request.workspace != Path("runs") else None
     given = [("--config", request.config), ("--name", request.name), ("--workspace", elsewhere)]

@@ -4,25 +4,38 @@ Small sets get the settings that were measured on sets of 300 images (configs/fo
 published recipe (configs/voc_24gb.toml); what depends on the images or the machine is changed, each with its reason.
 """
 
+import dataclasses
 import json
 import os
 import re
 import shlex
+import tempfile
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from data.own import WRITTEN, Found, inspect_folder, list_text, new_list, stratified_validation
+from data.cache import Memory, examine_files, stamps_of
+from data.own import (
+    WRITTEN,
+    Found,
+    Wanted,
+    inspect_folder,
+    list_text,
+    new_list,
+    stratified_validation,
+    suspicious,
+)
 from data.sources import read_listing
-from stages.commands.check import run_check, wrapped
+from stages.commands.check import arguments, look, verdict, wrapped
 from stages.commands.session import Request
+from stages.workspace import Workspace
 from wsss.config import from_tree
-from wsss.errors import UserError
+from wsss.errors import UserError, plural
 from wsss.store.files import write_text
 
 LARGE = 2000
@@ -57,41 +70,124 @@ class Images:
     full: bool = False
 
 
-def run_init(folder: Path, workspace: Path, *, val: float | None, force: bool) -> None:
-    """Recognise the folder, write wsss.toml (and wsss_labels.csv where it has no list of ours), check the result."""
+def run_init(
+    folder: Path,
+    workspace: Path,
+    *,
+    val: float | None,
+    force: bool,
+    look_only: bool,
+    out: Path | None,
+    wanted: Wanted,
+) -> None:
+    """Recognise the folder, check it, then write wsss.toml (and wsss_labels.csv where it has no list of ours).
+
+    Args:
+        folder: of the images.
+        workspace: remembers the checked files.
+        val: share of the training images to set aside.
+        force: replace what is there.
+        look_only: write nothing.
+        out: where the files are written instead of the folder.
+        wanted: what the user said of the folder.
+    """
     if val is not None and not 0 < val <= 0.5:
         raise UserError(f"--val {val:g}: expected a number above 0 and at most 0.5, such as 0.2")
     root = folder.expanduser().resolve()
-    there = [name for name in WRITTEN if (root / name).exists()]
-    if there and not force:
-        raise UserError(f"{root / there[0]}: exists already; --force replaces {' and '.join(WRITTEN)}")
-    found = inspect_folder(root)
+    place = (out or root).expanduser().resolve()
+    there = [name for name in WRITTEN if (place / name).exists()]
+    if there and not force and not look_only:
+        raise UserError(f"{place / there[0]}: exists already; --force replaces {' and '.join(WRITTEN)}")
+    found = inspect_folder(root, wanted)
     print(f"found: {found.what}")
-    listed = _new_list(found, val)
-    for problem in (listed or found).problems:
-        print(wrapped(f"problem: {problem}"))
-    data: dict[str, object] = {"source": "folder", "root": ".", **found.data}
-    if listed:
-        write_text(root / _LIST, list_text(listed))
-        data |= listed.data
-    images, machine = _look_at_images(root, data, listed), this_machine()
     name = re.sub(r"[^\w .+-]", "_", root.name).lstrip(" .+-")[:100] or "mine"
-    path = root / _CONFIG
+    with tempfile.TemporaryDirectory() as temporary:  # nothing is left behind by a check that fails
+        kept = Path(temporary, "workspace") if look_only else workspace
+        new = _new_list(_without_unreadable(found, root, kept), val)
+        problems = [*(new or found).problems, *suspicious((new or found).entries)]
+        for note in (new or found).notes:
+            print(wrapped(f"note: {note}"))
+        for problem in problems:
+            print(wrapped(f"problem: {problem}"))
+        print()
+        texts = _written(Path(temporary), root, found, new, name)
+        for file, text in texts.items():
+            Path(temporary, file).write_text(text, encoding="utf-8")
+        survey = look(Request(config=Path(temporary, _CONFIG), overrides=(), name=name, workspace=kept))
+    survey = dataclasses.replace(survey, problems=(*problems, *survey.problems))
+    print(f"\n{verdict(survey)}.")
+    if look_only:
+        print("Nothing is written: the same without --look writes " + " and ".join(texts))
+        return
+    for file, text in _written(place, root, found, new, name).items():
+        _write(place / file, text, folder)
+    print(f"written: {', '.join(str(place / file) for file in texts)}")
+    request = Request(config=place / _CONFIG, overrides=(), name=name, workspace=workspace)
+    print(f"  run_pipeline.py run {arguments(request)}")
+    if found.entries and not any(entry.split == "val" for entry in (new or found).entries):
+        again = " ".join(["init", shlex.quote(str(folder)), *_said(wanted, out), "--val 0.2 --force"])
+        print(f"\nNo validation split: `{again}` sets every fifth image aside, stratified by tags.")
+
+
+def _said(wanted: Wanted, out: Path | None) -> list[str]:
+    """The options that say the same again."""
+    options = {"--list": wanted.list, "--images": wanted.images, "--masks": wanted.masks}
+    options |= {"--image-column": wanted.image_column, "--tag-columns": ",".join(wanted.tag_columns)}
+    options["--out"] = str(out or "")
+    return [f"{option} {shlex.quote(value)}" for option, value in options.items() if value]
+
+
+def _write(path: Path, text: str, folder: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}). Correct the rights, or write elsewhere: "
+            f"init {shlex.quote(str(folder))} --out DIR"
+        ) from error
+
+
+def _without_unreadable(found: Found, root: Path, workspace: Path) -> Found:
+    """Leave out images that cannot be read; they are read once, and remembered."""
+    if not found.entries:
+        return found
+    paths = [str(root / entry.image) for entry in found.entries]
+    memory = Memory(Workspace(workspace.expanduser().resolve()).file_index(str(root)))
+    facts = examine_files(paths, stamps_of(paths), memory=memory, progress=True)
+    pairs = zip(found.entries, facts, strict=True)
+    bad = {entry.image: str(error) for entry, error in pairs if isinstance(error, UserError)}
+    if not bad:
+        return found
+    if len(bad) == len(facts):
+        raise UserError(f"no image can be read, the first because: {next(iter(bad.values()))}")
+    image, reason = next(iter(bad.items()))
+    told = f"{image}: {reason.removeprefix(f'{root / image}: ').split(':')[0]}"
+    return dataclasses.replace(
+        found,
+        listed=False,
+        entries=tuple(entry for entry in found.entries if entry.image not in bad),
+        problems=(*found.problems, f"left out: {plural(len(bad), 'image')} that cannot be read ({told})"),
+    )
+
+
+def _written(place: Path, root: Path, found: Found, new: Found | None, name: str) -> dict[str, str]:
+    """The texts of the files, by name, as they are in the folder ``place``."""
+    given = (new or found).data
+    data: dict[str, object] = {"source": "folder", "root": "." if place == root else str(root), **given}
+    texts = {}
+    if new:
+        texts[_LIST] = list_text(new)
+        data["labels"] = _LIST if place == root else str(place / _LIST)
+    images, machine = _look_at_images(root, data, new), this_machine()
+    path = place / _CONFIG
     head = [
         f"Found: {found.what}.",
         f"  run_pipeline.py run --config {shlex.quote(str(path))} --name {shlex.quote(name)}",
         f"Expect: {expected_time(images, machine)}.",
     ]
-    write_text(path, config_text(head, data, suggest(images, machine), origin=str(path)))
-    print(
-        f"written: {', '.join(str(root / item) for item in ((_LIST, _CONFIG) if listed else (_CONFIG,)))}\n"
-    )
-    run_check(Request(config=path, overrides=(), name=name, workspace=workspace), duplicates=False)
-    if found.entries and not any(entry.split == "val" for entry in (listed or found).entries):
-        print(
-            f"\nNo validation split: `init {shlex.quote(str(folder))} --val 0.2 --force` sets every fifth image aside, "
-            "stratified by tags."
-        )
+    texts[_CONFIG] = config_text(head, data, suggest(images, machine), origin=str(path))
+    return texts
 
 
 def suggest(images: Images, machine: Machine) -> Settings:
@@ -232,8 +328,8 @@ def _new_list(found: Found, val: float | None) -> Found | None:
         raise UserError(f"--val {val}: {found.what} has a validation split already. Expected no --val.")
     if not found.entries or (found.listed and not val):
         return None
-    listed = new_list(found)
-    return replace(listed, entries=stratified_validation(listed.entries, val)) if val else listed
+    new = new_list(found)
+    return dataclasses.replace(new, entries=stratified_validation(new.entries, val)) if val else new
 
 
 def _look_at_images(root: Path, data: Mapping[str, object], listed: Found | None) -> Images:

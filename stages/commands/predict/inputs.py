@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from data.sources.folder import IMAGE_SUFFIXES, parse_csv
-from data.sources.listing import read_text
+from data.sources.listing import one_spelling
+from data.sources.table import IMAGE_SUFFIXES, Matcher, read_list
 from wsss.errors import UserError, listed, plural
 
 
@@ -121,34 +121,41 @@ def _below(folder: Path, base: Path) -> Iterator[tuple[InputImage, bool]]:
 def read_tags(
     path: Path | None, images: Sequence[InputImage], classes: Sequence[str]
 ) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """The classes that each image can show, by the image's name, from a CSV ``image,tags`` as a data set's labels.csv.
+    """The classes that each image can show, by the image's name, from a list ``image,tags`` as a data set's labels.csv.
 
     Returns:
-        Sorted indices 0..C-1, and a note on images without a row: they can show any class.
+        Sorted indices 0..C-1, and notes: what was cleaned, and images without a row, which can show any class.
 
     Raises:
-        UserError: not such a CSV, a tag that is no class, an image named twice, or none named at all.
+        UserError: no such list, a tag that is no class, or no image named.
     """
     if path is None:
         return {}, []
-    rows: dict[str, tuple[int, ...]] = {}
-    for row in parse_csv(read_text(path), path, ""):
-        where, name = f"{path} {row.where}", str(PurePosixPath(row.image))
-        if name in rows:
-            raise UserError(f"{where}: {row.image} has a row already; remove one")
+    found = read_list(path)
+    if found.wrong:
+        raise UserError(f"{path}: {listed(found.wrong)}.\nCorrect or remove these rows.")
+    rows, notes = one_spelling(found.entries, classes)
+    for row in rows:
         for tag in row.tags:
             if tag not in classes:
                 close = difflib.get_close_matches(tag, classes, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"expected one of: {listed(classes, ', ')}"
-                raise UserError(f"{where}: {tag!r} is no class of this network; {hint}")
-        rows[name] = tuple(sorted({classes.index(tag) for tag in row.tags}))
-    names = [image.name for image in images]
-    tags = {name: rows[name] for name in names if name in rows}
-    missing = [name for name in names if name not in rows]
+                raise UserError(f"{path} {row.where}: {tag!r} is no class of this network; {hint}")
+    matcher = Matcher([image.name for image in images])
+    tags: dict[str, set[int]] = {}
+    for row in rows:
+        name = matcher.find(row.image)
+        if name is not None:
+            tags.setdefault(name, set()).update(classes.index(tag) for tag in row.tags)
+    missing = [image.name for image in images if image.name not in tags]
     if not tags:
         raise UserError(
             f"{path}: names none of the images; expected paths as {listed(missing[:2], ', ')}, "
-            f"found {listed(list(rows)[:2], ', ')}"
+            f"found {listed([row.image for row in rows[:2]], ', ')}"
         )
-    notes = [f"{len(missing)} images without a row in {path} may show any class: {listed(missing, ', ')}"]
-    return tags, notes if missing else []
+    notes = [f"{path}: {note}" for note in (*found.notes, *notes)]
+    if missing:
+        notes.append(
+            f"{len(missing)} images without a row in {path} may show any class: {listed(missing, ', ')}"
+        )
+    return {name: tuple(sorted(shown)) for name, shown in tags.items()}, notes
