@@ -37,10 +37,10 @@ def pseudo_mask(artifact: Artifact, sample: Sample) -> UInt8:
 
 
 def ground_truth(sample: Sample) -> UInt8:
-    """The labels (H, W) of an image in the data set's own mask: full supervision alone."""
+    """The labels (H, W) of an image in the data set's own mask, corrected: full supervision alone."""
     if sample.mask is None:
         raise ValueError(f"{sample.id} has no mask")
-    return sample.mask.read()
+    return sample.corrected(sample.mask.read())
 
 
 class TrainingViews(Dataset[tuple[str, Tensor, Tensor, Tensor | None]]):

@@ -42,7 +42,7 @@ class Context:
 
     Attributes:
         config: the whole resolved configuration.
-        data: the samples the stage may see; masks are there under full supervision alone.
+        data: the samples the stage may see; the data set's masks are there under full supervision alone.
         inputs: artifact paths by stage name.
         output: final path of the artifact that the stage writes.
         stamp: of that artifact.
@@ -81,12 +81,21 @@ def _weak_training(config: Config, dataset: Dataset) -> Dataset:
     return dataset.weak().split(config.data.train_split)
 
 
+def _refine_view(config: Config, dataset: Dataset) -> Dataset:
+    """Training images and tags, what somebody has corrected, and imported masks: none of the data set's own."""
+    return dataset.weak(corrections=True, imported=True).split(config.data.train_split)
+
+
 def _segment_view(config: Config, dataset: Dataset) -> Dataset:
     """Training and validation images; under full supervision with the masks of the training images alone."""
-    weak = dataset.weak()
+    weak = dataset.weak(corrections=True)
     if config.segment.supervision == "pseudo":
         return weak
     return dataset.split(config.data.train_split).joined(weak.split(config.data.val_split))
+
+
+def _refine_inputs(config: Config) -> tuple[str, ...]:
+    return () if config.refine.method == "import" else ("cams",)
 
 
 def _segment_inputs(config: Config) -> tuple[str, ...]:
@@ -96,7 +105,7 @@ def _segment_inputs(config: Config) -> tuple[str, ...]:
 STAGES: tuple[Stage, ...] = (
     Stage("classify", 5, True, lambda _: (), _weak_training),
     Stage("cams", 6, True, lambda _: ("classify",), _weak_training),
-    Stage("refine", 2, False, lambda _: ("cams",), _weak_training),
+    Stage("refine", 2, False, _refine_inputs, _refine_view),
     Stage("segment", 8, True, _segment_inputs, _segment_view),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
@@ -260,6 +269,8 @@ def _section(config: Config, name: str) -> dict[str, Any]:
     """A stage's configuration as it enters its fingerprint: weight files by content, not by path."""
     section = getattr(config, name)
     tree = to_tree(section)
+    if name == "refine":
+        del tree["masks"]  # by content, as the data of the stage
     if isinstance(section, TrainConfig):
         tree["weights"] = weights_identity(section.backbone, section.weights)
     return tree

@@ -1,4 +1,7 @@
-"""Stage 3: pseudo-masks of the training images: a dense CRF in worker processes, or local refinement on the device.
+"""Stage 3: pseudo-masks of the training images: a dense CRF in worker processes, local refinement on the device, or
+another program's masks.
+
+What somebody has corrected is certain in the seed, so that refinement spreads it, and stands in the result.
 
 Writes per image ``masks`` (H, W) uint8 at the image's size, 255 where uncertain: what the segmenter learns from; and
 ``labels`` (H, W) uint8, the most probable label everywhere: what is scored. Group ``seed`` holds ``threshold`` float64,
@@ -19,9 +22,11 @@ from numpy.typing import NDArray
 from data import Sample
 from data.images import read_image
 from stages import Context
+from wsss import IGNORE
 from wsss.config import RefineConfig
 from wsss.crf import PRESETS, dense_crf, probabilities, pseudo_mask
 from wsss.resize import resize_image, resize_labels, resize_maps, working_size
+from wsss.runtime.interrupt import check
 from wsss.runtime.pool import Submit, look_ahead, pool_workers, progress_bar, worker_processes, worker_threads
 from wsss.store.artifacts import Arrays, Artifact, write_sharded
 
@@ -35,7 +40,7 @@ class Seed:
 
     Attributes:
         image: (h, w, 3) uint8, the image at the working size.
-        probability: (K + 1, h, w) float32 over background and the tagged classes, sums to 1.
+        probability: (K + 1, h, w) float32 over background and the tagged classes, sums to 1; certain where corrected.
         labels: (K + 1,) int64, their mask values; the first is 0.
         full: (H, W) of the image.
     """
@@ -50,6 +55,9 @@ def compute(context: Context) -> None:
     """Compute and write the artifact."""
     samples = {sample.id: sample for sample in context.data.samples}
     config = context.config.refine
+    if config.method == "import":
+        write_imported(context)
+        return
     with (
         closing(Artifact(context.inputs["cams"])) as cams,
         progress_bar(len(samples), context.stamp.stage, "img") as bar,
@@ -60,7 +68,9 @@ def compute(context: Context) -> None:
         with _refiner(context, cams, background) as (submit, depth):
 
             def produce(ids: Sequence[str]) -> Iterator[Arrays]:
-                return look_ahead(submit, (samples[image_id] for image_id in ids), depth=depth)
+                found = look_ahead(submit, (samples[image_id] for image_id in ids), depth=depth)
+                for image_id, arrays in zip(ids, found, strict=True):
+                    yield {name: samples[image_id].corrected(array) for name, array in arrays.items()}
 
             write_sharded(
                 context.output,
@@ -70,6 +80,28 @@ def compute(context: Context) -> None:
                 groups=lambda _: groups,
                 done=bar.update,
             )
+
+
+def write_imported(context: Context) -> None:
+    """Write the artifact of another program's masks. An image without one teaches its tags alone."""
+    config, samples = context.config.refine, {sample.id: sample for sample in context.data.samples}
+
+    def produce(ids: Sequence[str]) -> Iterator[Arrays]:
+        for sample in (samples[image_id] for image_id in ids):
+            check()
+            uncertain = np.full(sample.size, IGNORE if sample.tags else 0, np.uint8)
+            mask = sample.imported.mask.read() if sample.imported else uncertain
+            if config.hold_to_tags:
+                tagged = np.isin(mask, [0, *(tag + 1 for tag in sample.tags)])
+                mask = np.where(tagged, mask, np.uint8(IGNORE))
+            mask = sample.corrected(mask)
+            yield {"masks": mask, "labels": np.where(mask == IGNORE, np.uint8(0), mask)}
+
+    groups = {"seed": {"threshold": np.asarray(config.background, np.float64)}}
+    with progress_bar(len(samples), context.stamp.stage, "img") as bar:
+        write_sharded(
+            context.output, context.stamp, list(samples), produce, groups=lambda _: groups, done=bar.update
+        )
 
 
 @contextmanager
@@ -110,7 +142,12 @@ def read_seed(cams: Artifact, sample: Sample, *, max_side: int, background: floa
     size = working_size(*full, max_side)
     maps = resize_maps(cams.read(sample.id, "maps"), size)
     labels = np.concatenate([[0], cams.read(sample.id, "classes").astype(np.int64) + 1])
-    return Seed(resize_image(image, size), probabilities(maps, background), labels, full)
+    probability = probabilities(maps, background)
+    if sample.correction:
+        said = resize_labels(sample.correction.mask.read(), size)
+        known = np.isin(said, labels)
+        probability[:, known] = said[known] == labels[:, None]
+    return Seed(resize_image(image, size), probability, labels, full)
 
 
 def decide(seed: Seed, posterior: NDArray[np.float32], unsure: float) -> Arrays:

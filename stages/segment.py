@@ -7,6 +7,7 @@ the overview ``predictions`` (H, W) uint8 at the image's size, the deployed netw
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -38,7 +39,9 @@ def compute(context: Context) -> None:
     if config.class_weights == "root":
         counts = np.sum([label_pixels(masks(sample)) for sample in training.samples], axis=0)
         weights = torch.from_numpy(root_weights(counts[: len(training.classes) + 1])).float()
-    network = fit(context, config, samples=training, masks=masks, label_weights=weights)
+    again = [sample for sample in training.samples if sample.correction] * (config.correction_weight - 1)
+    learned = replace(training, samples=(*training.samples, *again))
+    network = fit(context, config, samples=learned, masks=masks, label_weights=weights)
     predicted = [
         *context.data.split(context.config.data.val_split).samples,
         *overview_samples(training),

@@ -63,6 +63,9 @@ class DataConfig(Section):
     """folder of the images, relative to root; folder source: auto is images; coco: auto is {split} or images/{split}"""
     masks: str = "auto"
     """'auto' (where the layout has them), '' (none) or a folder, relative to root"""
+    corrections: str = ""
+    """folder of masks corrected by hand, relative to root: a PNG by an image's name with the labels of masks, 255 where
+    nothing is said; training images alone. Stages refine and segment learn from them (docs/data.md)"""
     tags: str = ""
     """voc source: a CSV `image,tags,derived_from` for images without an annotation (command `tags`)"""
     classes: tuple[str, ...] = ()
@@ -223,10 +226,15 @@ class CamsConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class RefineConfig(Section):
-    """Stage 3: pseudo-masks by a dense CRF or by local refinement."""
+    """Stage 3: pseudo-masks by a dense CRF or by local refinement, or those of another program."""
 
-    method: Literal["crf", "local"] = "crf"
-    """crf: dense CRF on CPU cores; local: pixel-adaptive local refinement on run.device (docs/masks.md)"""
+    method: Literal["crf", "local", "import"] = "crf"
+    """crf: dense CRF on CPU cores; local: pixel-adaptive local refinement on run.device (docs/masks.md); import: the
+    masks of another program"""
+    masks: str = ""
+    """import: their folder, a PNG by an image's name with the labels of masks, 255 where uncertain"""
+    hold_to_tags: bool = False
+    """import: pixels of classes that are no tag of their image become uncertain"""
     preset: Literal["irn", "psa", "deeplab", "afa", "toco", "sr"] = "irn"
     """crf: published parameters by name; local has one set"""
     iterations: Annotated[int, Field(ge=1, le=100)] = 10
@@ -245,6 +253,11 @@ class RefineConfig(Section):
     """local: the same; its probabilities are softer, so 0 leaves none out (docs/masks.md)"""
     local_side: Side = 160
     """local: refined at most at this long side, in pixels: small, for its reach is in pixels too"""
+
+    def __post_init__(self) -> None:
+        """Refuse masks that are to be imported from nowhere."""
+        if self.method == "import" and not self.masks:
+            raise ValueError("masks = '': expected the folder of the masks that method = 'import' reads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +278,8 @@ class SegmentConfig(TrainConfig):
     class_weights: Literal["none", "root"] = "none"
     """weight of each label in the cross-entropy: none, or root: by the inverse square root of its share of the training
     pixels, with mean 1 over them, so that rare labels count"""
+    correction_weight: Annotated[int, Field(ge=1, le=1000)] = 1
+    """how many images an image of data.corrections counts for: it is seen so often in an epoch"""
     weight_seg: Weight = 0.8
     """lambda2, weight of the pixel-wise cross-entropy"""
     loss_scales: tuple[Annotated[float, Field(ge=0.05, le=8)], ...] = ()
@@ -512,7 +527,12 @@ def _overridden(tree: dict[str, Any], overrides: Sequence[str], *, option: str, 
 
 def _anchored(tree: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make the paths of a tree absolute, relative to ``base``."""
-    for section, key in (("data", "root"), ("classify", "weights"), ("segment", "weights")):
+    for section, key in (
+        ("data", "root"),
+        ("refine", "masks"),
+        ("classify", "weights"),
+        ("segment", "weights"),
+    ):
         block = tree.get(section)
         value = block.get(key) if isinstance(block, dict) else None
         words = ("imagenet", "bundled", "none") if key == "weights" else ()

@@ -65,8 +65,10 @@ def open_session(request: Request, *, writable: bool = True) -> Session:
     if writable:
         workspace.make()
         run.repair()
+    weak = config.segment.supervision == "pseudo"
     dataset = open_dataset(
         config.data,
+        imported=config.refine.masks if config.refine.method == "import" and weak else "",
         cache=workspace.file_index(config.data.root),
         writable=writable,
         progress=distributed.leads(),

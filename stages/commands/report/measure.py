@@ -94,6 +94,12 @@ def _measured(session: Session, planned: Planned, samples: Sequence[Sample]) -> 
     """All figures of a stage's artifact."""
     stage, config, seed = planned.name, session.config, session.planned.get("cams")
     background, exits = config.refine.background, list[int]()
+    drawn = [
+        sample for sample in samples if sample.correction
+    ]  # what somebody has drawn is no result of this stage
+    if stage != "refine" or len(drawn) == len(samples):
+        drawn = []
+    kept, apart = [sample for sample in samples if sample not in drawn], Values()
     with ExitStack() as opened:
         artifact, cams = opened.enter_context(closing(Artifact(planned.path))), None
         if stage == "cams":
@@ -105,11 +111,15 @@ def _measured(session: Session, planned: Planned, samples: Sequence[Sample]) -> 
             if seed and seed.cached:
                 cams = opened.enter_context(closing(Artifact(seed.path)))
         source = Source(stage, artifact, cams, len(session.dataset.classes) + 1, background, bool(exits))
-        counted = _counted(source, samples, pool_workers(config.run))
+        counted = _counted(source, kept, pool_workers(config.run))
+        if drawn:
+            scores = measured_values(stage, _counted(source, drawn, 1), background, "")
+            apart = {"corrected.images": len(drawn), "corrected.miou": scores.get("miou")}
     return {
         "split": config.data.val_split if stage == "segment" else config.data.train_split,
         "fingerprint": planned.stamp.fingerprint,
-        "truth": [sample.mask_digest for sample in samples],
+        "truth": [sample.mask_digest for sample in kept],
+        **apart,
         **measured_values(stage, counted, background, CHOSEN_BY[config.refine.threshold], exits),
     }
 
