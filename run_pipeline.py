@@ -437,7 +437,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cause = raised.__cause__ or raised if end_of_file else raised
         name = next((word for word in given if word in ELSEWHERE), "")
         print(f"error: {printable(explained(cause, name))}", file=sys.stderr)
-        return EXIT_USER_ERROR if isinstance(cause, UserError) else EXIT_ERROR
+        return EXIT_USER_ERROR if isinstance(cause, UserError | ModuleNotFoundError) else EXIT_ERROR
     if status == EXIT_INTERRUPTED:
         print("\ninterrupted; rerun the same command to resume", file=sys.stderr)
     return status

@@ -28,6 +28,10 @@ from wsss.store.artifacts import DamagedArtifactError
         ),
         (DamagedArtifactError("a.h5: damaged"), "compute it again"),
         (UserError("fix this"), "fix this"),
+        (
+            ModuleNotFoundError("No module named 'x'", name="x"),
+            "package x is not installed here: pip install",
+        ),
         (KeyError("x"), "--debug"),
     ],
 )

@@ -62,6 +62,8 @@ def explained(error: BaseException, command: str = "") -> str:
             return str(error)
         case DamagedArtifactError():
             return f"{error}\n`run` and `stage` set such a file aside and compute it again."
+        case ModuleNotFoundError():
+            return f"the package {error.name} is not installed here: pip install -r requirements.txt"
         case MemoryError():
             return f"not enough memory ({text}); {KEPT}.\n{_CAUSES[errno.ENOMEM]}"
         case BrokenProcessPool():

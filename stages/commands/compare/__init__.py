@@ -125,7 +125,7 @@ def run_compare(
         for key, each in differences:
             print(f"{key}: {' | '.join(f'{s.name} {value}' for s, value in zip(sides, each, strict=True))}")
         print("\n".join(line for pair in pairs for line in _text(pair)))
-        print(f"\n* the 95 % interval (paired bootstrap over images) excludes zero\npage: {page}")
+        print("\n* the 95 % interval (paired bootstrap over images) excludes zero")
     shown = {
         (pair.b, stage.stage): _exhibits(stage, sides[0], other)
         for other, pair in zip(sides[1:], pairs, strict=True)
@@ -139,6 +139,8 @@ def run_compare(
         raise UserError(
             f"{page}: cannot be written ({error.strerror}); give --out FILE.html elsewhere"
         ) from None
+    if not print_json:
+        print(f"page: {page}")
     worse = [] if fail_if_worse is None else worse_by(pairs, fail_if_worse)
     for sentence in worse:
         # Not on standard output: --json has that to itself.

@@ -14,7 +14,7 @@ from wsss.config import RefineConfig
 from wsss.errors import plural
 from wsss.metrics.confusion import Counts, mask_scores, mean_defined, ratio
 from wsss.metrics.failures import FailureCounts
-from wsss.metrics.indicators import label_free_threshold, rank_correlation, review_scores
+from wsss.metrics.indicators import CHOICE, label_free_threshold, rank_correlation, review_scores
 from wsss.metrics.sweep import THRESHOLDS, sweep_ious
 
 Values = dict[str, Any]
@@ -217,7 +217,7 @@ def advice(metrics: Mapping[str, Values], refine: RefineConfig, problems: Sequen
     seed, masks, network = (metrics.get(stage, {}) for stage in RESULTS)
     found = []
     lost = (seed.get("best_miou") or 0) - (seed.get("miou") or 0)
-    if lost > 0.02:
+    if lost > 0.02 and CHOICE[0] <= seed["best_threshold"] <= CHOICE[1]:  # beyond, maps have learned little
         found.append(
             f"The seed's threshold {seed['threshold']:.2f} costs {100 * lost:.1f} points against the best, which this "
             f"ground truth chooses: --set refine.threshold=fixed --set refine.background={seed['best_threshold']:.2f}"
