@@ -24,10 +24,10 @@ def names(*items: str | Path, out: Path = Path("nowhere")) -> list[str]:
     return [image.name for image in find_images([str(item) for item in items], out)[0]]
 
 
-def test_a_folder_gives_all_below_it_and_counts_what_is_hidden(tree: Path) -> None:
+def test_a_folder_gives_all_images_below_it_and_counts_the_rest(tree: Path) -> None:
     found, notes = find_images([str(tree)], Path("nowhere"))
     assert [p.id for p in found] == ["a", "trip 1/b", "trip 1/über", "trip 2/b"]
-    assert notes == ["2 hidden files left out", "left out, no images: 1 .txt (notes.txt)"]
+    assert notes == ["left out, no images: 1 .txt (notes.txt)"]
 
 
 def test_patterns_keep_the_folders_below_their_fixed_part(tree: Path) -> None:
@@ -47,6 +47,7 @@ def test_two_images_with_one_result_are_refused(tree: Path) -> None:
     (tree / "a.png").write_bytes(b"x")
     with pytest.raises(UserError, match=r"a\.jpg and .*a\.png"):
         names(tree)
+    assert names(tree / "**" / "*.png") == ["a.png", "trip 1/b.png", "trip 2/b.png"]  # as it advises
 
 
 def test_results_are_no_images(tree: Path) -> None:

@@ -2,7 +2,6 @@
 
 import difflib
 import glob
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from data.sources.listing import one_spelling
-from data.sources.table import IMAGE_SUFFIXES, Matcher, read_list
+from data.sources.table import IMAGE_SUFFIXES, Matcher, files_below, read_list
 from wsss.errors import UserError, listed, plural
 
 
@@ -42,16 +41,13 @@ def find_images(items: Sequence[str], out: Path) -> tuple[list[InputImage], list
         UserError: an item names nothing, or two images would get the same result file.
     """
     found: dict[str, InputImage] = {}
-    clashes, hidden, results, others = [], 0, 0, dict[str, list[str]]()
+    clashes, results, others, notes = [], 0, dict[str, list[str]](), list[str]()
     for item in items:
-        for image, named in _expanded(item):
-            parts = PurePosixPath(image.name).parts
+        for image, named in _expanded(item, notes):
             if out.resolve() in image.source.resolve().parents:
                 results += 1
-            elif ".." in parts:
+            elif ".." in PurePosixPath(image.name).parts:
                 raise UserError(f"{item}: a pattern with .. after a wildcard; name the folder itself")
-            elif any(part.startswith(".") for part in parts):
-                hidden += 1
             elif not (image.name.lower().endswith(IMAGE_SUFFIXES) or (named and _is_image(image.source))):
                 others.setdefault(image.source.suffix.lower() or "without an ending", []).append(image.name)
             elif found.setdefault(image.id, image).source.resolve() != image.source.resolve():
@@ -59,9 +55,9 @@ def find_images(items: Sequence[str], out: Path) -> tuple[list[InputImage], list
     if clashes:
         raise UserError(
             f"{len(clashes)} image(s) would get the result file of another: {listed(clashes)}.\n"
-            "Give the folder that holds them all, which keeps subfolders, or rename them."
+            "Give a pattern of one kind in quotes, such as 'photos/**/*.jpg'; or the folder that holds them all, which keeps "
+            "subfolders; or rename them."
         )
-    notes = [f"{plural(hidden, 'hidden file')} left out"] if hidden else []
     if results:
         notes.append(f"{plural(results, 'file')} in {out} left out: it is the folder of the results")
     if others:
@@ -82,11 +78,11 @@ def _is_image(path: Path) -> bool:
     return True
 
 
-def _expanded(item: str) -> Iterator[tuple[InputImage, bool]]:
-    """What an item names, and whether it names that file itself."""
+def _expanded(item: str, notes: list[str]) -> Iterator[tuple[InputImage, bool]]:
+    """What an item names, and whether it names that file itself; ``notes`` are told of links that lead back."""
     path = Path(item).expanduser()
     if path.is_dir():
-        yield from _below(path, path)
+        yield from ((InputImage(name, path / name), False) for name in sorted(files_below(path, notes)))
     elif path.exists():
         yield InputImage(path.name.lstrip(".") or path.name, path), True  # meant, hidden or not
     else:
@@ -98,24 +94,9 @@ def _expanded(item: str) -> Iterator[tuple[InputImage, bool]]:
         while glob.has_magic(str(base)):
             base = base.parent
         for match in map(Path, matches):
-            if match.is_dir():
-                yield from _below(match, base)
-            else:
-                yield InputImage(match.relative_to(base).as_posix(), match), True
-
-
-def _below(folder: Path, base: Path) -> Iterator[tuple[InputImage, bool]]:
-    """Every file below a folder, links to folders followed, each real folder once."""
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = Path(place).resolve()
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        for path in (Path(place) / file for file in sorted(files)):
-            yield InputImage(path.relative_to(base).as_posix(), path), False
+            inside = [match / name for name in files_below(match, notes)] if match.is_dir() else [match]
+            for file in inside:
+                yield InputImage(file.relative_to(base).as_posix(), file), file is match
 
 
 def read_tags(
