@@ -55,8 +55,8 @@ def find_images(items: Sequence[str], out: Path) -> tuple[list[InputImage], list
     if clashes:
         raise UserError(
             f"{len(clashes)} image(s) would get the result file of another: {listed(clashes)}.\n"
-            "Give a pattern of one kind in quotes, such as 'photos/**/*.jpg'; or the folder that holds them all, which keeps "
-            "subfolders; or rename them."
+            "Give a pattern of one kind in quotes, such as 'photos/**/*.jpg', or the folder that holds them all, which "
+            "keeps subfolders, or rename them."
         )
     if results:
         notes.append(f"{plural(results, 'file')} in {out} left out: it is the folder of the results")
