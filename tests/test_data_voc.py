@@ -76,6 +76,28 @@ def test_other_lists_and_masks(tmp_path: Path) -> None:
     refused(DataConfig(**settings, masks="None"), str(tmp_path / "None"), "data.masks")  # type: ignore[arg-type]
 
 
+def test_lists_and_masks_of_other_classes_take_their_tags_from_a_table(tmp_path: Path) -> None:
+    """As PASCAL-Context: beside a devkit whose annotations name other classes."""
+    root = tmp_path / "VOCdevkit" / "VOC2010"
+    make_voc_tree(root, classes=("cat", "diningtable"))
+    (root / "ImageSets" / "Segmentation").rename(root / "ImageSets" / "SegmentationContext")
+    (root / "SegmentationClass").rename(root / "SegmentationClassContext")
+    config = DataConfig(
+        source="voc",
+        root=str(root),
+        labels="ImageSets/SegmentationContext",
+        masks="SegmentationClassContext",
+        classes=("sky", "grass"),
+    )
+    refused(config, "SegmentationContext: 6 image(s) without tags", "data.tags", "command `tags`")
+    (root / "tags.csv").write_text(entries_as_csv(derive_tags(config), splits=False))
+    data = open_dataset(dataclasses.replace(config, tags="tags.csv"))
+    assert data.classes == ("sky", "grass")
+    assert [(s.split, s.tags) for s in data.samples[:2]] == [("train", (0, 1)), ("train", (1,))]
+    assert data.samples[0].mask == PngMask(root / "SegmentationClassContext" / "2007_000000.png")
+    refused(dataclasses.replace(config, labels="ImageSets/No"), "no such folder", "data.labels")
+
+
 def test_masks_are_optional(tmp_path: Path) -> None:
     found = read_listing(make_voc_tree(tmp_path, masks=False))
     assert {e.mask for e in found.entries} == {None}

@@ -58,7 +58,8 @@ class DataConfig(Section):
     """folder of the data set; a relative path in a TOML file is relative to that file"""
     labels: str = "auto"
     """folder: the CSV `image,tags[,split]` (auto: labels.csv); coco: the JSON of a split (auto:
-    annotations/instances_{split}.json); relative to root"""
+    annotations/instances_{split}.json); voc: folder of the split lists (auto: ImageSets/Segmentation); relative to
+    root"""
     images: str = "auto"
     """folder of the images, relative to root; folder source: auto is images; coco: auto is {split} or images/{split}"""
     masks: str = "auto"

@@ -32,18 +32,21 @@ def read_voc(config: DataConfig) -> Listing:
 
     The tags of an image are the names of the objects in its annotation, difficult ones too; those of an image
     without an annotation come from the CSV ``data.tags``. Images of the split ``test`` have neither tags nor
-    masks. ``data.labels`` and ``data.images`` do not apply. Without ``data.classes`` the classes are the 20 of
+    masks. ``data.images`` does not apply. Without ``data.classes`` the classes are the 20 of
     VOC in their published order, so that a mask value is a class position + 1.
 
     With ``data.masks = "auto"`` a mask is looked for in SegmentationClass, then SegmentationClassAug (SBD as
     PNG), then benchmark_RELEASE/dataset/cls (SBD as published).
+
+    ``data.labels`` names another folder of lists, as PASCAL-Context has. They are of other classes than the
+    annotations, so all tags come from ``data.tags`` then.
 
     Raises:
         UserError: a folder, list or annotation that is missing or malformed.
     """
     listing = _listed(config)
     table = _tag_table(listing.root / config.tags) if config.tags else {}
-    return replace(listing, entries=_with_tags(listing, table))
+    return replace(listing, entries=_with_tags(listing, table, annotated=_annotated(config)))
 
 
 def voc_tags(config: DataConfig, *, progress: bool) -> tuple[Entry, ...]:
@@ -51,7 +54,9 @@ def voc_tags(config: DataConfig, *, progress: bool) -> tuple[Entry, ...]:
     listing = _listed(config)
     entries = [entry for entry in listing.entries if entry.split != _UNLABELLED]
     annotations = {entry.id: listing.root / "Annotations" / f"{entry.id}.xml" for entry in entries}
-    lacking = tuple(entry for entry in entries if not annotations[entry.id].is_file())
+    lacking = tuple(
+        entry for entry in entries if not (_annotated(config) and annotations[entry.id].is_file())
+    )
     derived = {
         entry.id: entry for entry in tags_from_masks(replace(listing, entries=lacking), progress=progress)
     }
@@ -102,21 +107,27 @@ def parse_xml(data: bytes) -> ET.Element:
         raise ValueError(str(error)) from error
 
 
+def _annotated(config: DataConfig) -> bool:
+    """Whether the devkit's annotations are of the classes that are asked for."""
+    return config.labels == "auto"
+
+
 def _listed(config: DataConfig) -> Listing:
     """The entries of the two split lists, checked, with their masks and still without tags."""
     root = _devkit(existing_folder(Path(config.root), "root"))
+    lists = root / _LISTS if _annotated(config) else existing_folder(root / config.labels, "labels")
     entries = []
     there = image_files(root / "JPEGImages")
     files = {PurePosixPath(name).stem: name for name in there}
     for split, required in ((config.train_split, True), (config.val_split, False)):
-        entries += _read_list(root / _LISTS, split, files, required=required)
+        entries += _read_list(lists, split, files, required=required)
     if config.masks == "auto":
         folders = [root / name for name in _MASKS if (root / name).is_dir()]
     else:
         folders = [existing_folder(root / config.masks, "masks")] if config.masks else []
     listing = Listing(
         root=root,
-        place=root / _LISTS,
+        place=lists,
         images=root / "JPEGImages",
         masks=folders[0] if folders else None,
         classes=config.classes or VOC_CLASSES,
@@ -165,7 +176,7 @@ def _read_list(folder: Path, split: str, files: Mapping[str, str], *, required: 
     return entries
 
 
-def _with_tags(listing: Listing, table: Mapping[str, Entry]) -> tuple[Entry, ...]:
+def _with_tags(listing: Listing, table: Mapping[str, Entry], *, annotated: bool) -> tuple[Entry, ...]:
     annotations = listing.root / "Annotations"
     tagged, problems = [], []
     for entry in listing.entries:
@@ -174,7 +185,10 @@ def _with_tags(listing: Listing, table: Mapping[str, Entry]) -> tuple[Entry, ...
             continue
         path = annotations / f"{entry.id}.xml"
         given = table.get(entry.id)
-        if given and not path.is_file():
+        if not (given or annotated):
+            problems.append(f"{entry.where}: {entry.id} is not in data.tags, which the command `tags` writes")
+            continue
+        if given and not (annotated and path.is_file()):
             tagged.append(msgspec.structs.replace(entry, tags=given.tags, derived_from=given.derived_from))
             continue
         try:
@@ -183,7 +197,10 @@ def _with_tags(listing: Listing, table: Mapping[str, Entry]) -> tuple[Entry, ...
         except UserError as error:
             problems.append(f"{entry.where}: {error}")
     if problems:
-        raise UserError(f"{annotations}: {len(problems)} annotation(s) cannot be used:\n{listed(problems)}")
+        what = f"{annotations}: {len(problems)} annotation(s) cannot be used"
+        if not annotated:
+            what = f"{listing.place}: {len(problems)} image(s) without tags"
+        raise UserError(f"{what}:\n{listed(problems)}")
     return tuple(tagged)
 
 
