@@ -24,7 +24,7 @@ from data.sources import read_listing
 from data.sources.listing import Listing, refuse_images
 from wsss import IGNORE
 from wsss.config import DataConfig
-from wsss.errors import UserError, listed, plural
+from wsss.errors import LINE, UserError, listed, plural
 
 
 class Drawn(msgspec.Struct, frozen=True, gc=False):
@@ -259,18 +259,16 @@ def _check_masks(listing: Listing, images: Sequence[Facts], masks: Sequence[Fact
 def _refuse(problems: Sequence[str], C: int) -> None:
     if problems:
         raise UserError(
-            f"{len(problems)} mask(s) do not fit:\n{listed(problems)}.\n"
-            f"Expected the image's size and labels 0..{C} or {IGNORE}: correct the masks or the classes."
+            f"{len(problems)} mask(s) do not fit:{LINE}{listed(problems, LINE)}\n"
+            f"Expected the image's size and labels 0..{C} or {IGNORE}: correct the masks, name all classes in "
+            "the order of the labels (classes.txt), or work without masks (init --masks none, or data.masks = '')."
         )
 
 
 def _mask_problems(image: tuple[int, int], mask: Facts, C: int) -> Iterator[str]:
     if mask.size != image:
         (H, W), (image_H, image_W) = mask.size, image
-        turned = (
-            " (made without the image's EXIF rotation: remove the orientation from the image's EXIF, or work without "
-            "masks (init --masks none, data.masks = ''))"
-        )
+        turned = " (made without the image's EXIF rotation: remove the orientation from the image's EXIF)"
         hint = turned if image == (W, H) else ""
         yield f"is {W}x{H} (width x height), its image {image_W}x{image_H} (width x height){hint}"
     beyond = [str(label) for label in mask.labels if C < label != IGNORE]

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from data.images import decode_image, read_bytes
 from data.masks import Facts, Mask
-from wsss.errors import UserError, listed
+from wsss.errors import LINE, UserError, listed
 from wsss.runtime.pool import in_order
 from wsss.store.files import is_kept, write_sealed_json
 
@@ -86,7 +86,7 @@ def check_files(
     found = examine_files(items, stamps, memory=memory, progress=progress)
     problems = [str(facts) for facts in found if isinstance(facts, UserError)]
     if problems:
-        several = f"{len(problems)} files cannot be used:\n{listed(problems, chr(10))}"
+        several = f"{len(problems)} files cannot be used:{LINE}{listed(problems, LINE)}"
         raise UserError(problems[0] if len(problems) == 1 else several)
     return [facts for facts in found if isinstance(facts, Facts)]
 

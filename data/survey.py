@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data import Dataset, Sample
+from data.images import heif_is_readable
 from wsss import IGNORE
 from wsss.config import DataConfig
 from wsss.errors import listed, plural
@@ -315,6 +316,7 @@ def perceptual_hashes(paths: Sequence[Path], *, progress: bool) -> Hashes:
     Returns:
         uint64 ``(n, 2)``; zero where an image is blank.
     """
+    heif_is_readable()  # for `_hash`, which opens files itself
     hashes = np.zeros((len(paths), 2), np.uint64)
     found = in_order(_hash, paths, threads=os.cpu_count() or 1)  # threads: Pillow releases the GIL
     for index, value in enumerate(

@@ -151,7 +151,9 @@ def test_mask_of_another_size(tmp_path: Path) -> None:
     path = tmp_path / "masks" / "train_001.png"
     write_png(path, np.zeros((10, 30), np.uint8))
     refused(
-        config, f"{path} is 30x10 (width x height), its image 30x20 (width x height).", "1 mask(s) do not fit"
+        config,
+        f"{path} is 30x10 (width x height), its image 30x20 (width x height)\n",
+        "1 mask(s) do not fit",
     )
     write_png(path, np.zeros((30, 20), np.uint8))
     refused(config, "is 20x30", "30x20", "remove the orientation from the image's EXIF")
@@ -168,7 +170,7 @@ def test_mask_with_labels_beyond_the_classes(tmp_path: Path) -> None:
     mask = np.zeros((20, 30), np.uint8)
     mask[0, :6] = 3, 4, 21, 254, 255, 1
     write_png(tmp_path / "masks" / "train_001.png", mask)
-    refused(config, "train_001.png has labels beyond the 3 classes: 4, 21, 254.", "labels 0..3 or 255")
+    refused(config, "train_001.png has labels beyond the 3 classes: 4, 21, 254\n", "labels 0..3 or 255")
     write_png(tmp_path / "masks" / "train_001.png", np.where(mask > 3, 255, mask).astype(np.uint8))
     open_dataset(config)
 

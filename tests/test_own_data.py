@@ -13,7 +13,7 @@ from data.sources import Entry
 from data.sources.table import Matcher
 from tests.coco_trees import image_entry, make_coco_tree, write_instances
 from tests.own_folders import plant, refused, splits, tags
-from tests.trees import UInt8, make_folder_tree, make_voc_tree, write_png
+from tests.trees import UInt8, make_folder_tree, make_voc_tree, write_jpeg, write_png
 
 
 def noise() -> UInt8:
@@ -137,6 +137,11 @@ def test_folders_around_class_folders_are_no_classes(tmp_path: Path, outer: str)
     assert tags(found) == {f"{outer}/cat/a.jpg": ("cat",), f"{outer}/dog/b.jpg": ("dog",)}
 
 
+def test_folders_of_splits_alone_are_no_classes(tmp_path: Path) -> None:
+    plant(tmp_path, "train/a.jpg", "val/b.jpg")
+    refused(tmp_path, "no folder per class")
+
+
 def test_split_folders_beside_others_are_splits(tmp_path: Path) -> None:
     found = inspect_folder(plant(tmp_path, "train/cat/a.jpg", "test/dog/b.jpg", "docs/preview.jpg"))
     assert splits(found) == {"train/cat/a.jpg": "train", "test/dog/b.jpg": "test"}
@@ -162,6 +167,7 @@ def test_names_that_are_no_objects_are_suspicious() -> None:
     assert "classes 'DCIM' (1), 'docs' (1) do not sound like" in said("DCIM", "docs", "cat")
     assert "brackets or quotes: \"['cat'\"" in said("['cat'", "dog")
     assert "every image has the one tag 'cat'" in said("cat", "cat")
+    assert "'100APPLE' (1), '2024-05-01' (1)" in said("100APPLE", "2024-05-01", "cat")
     assert said("cat", "dog") == ""
 
 
@@ -183,6 +189,17 @@ def test_classes_called_mask_are_classes(tmp_path: Path) -> None:
     for name in ("with mask/a", "without mask/a"):
         write_png(tmp_path / f"{name}.png", noise())
     assert set(tags(inspect_folder(tmp_path)).values()) == {("with mask",), ("without mask",)}
+
+
+def test_masks_that_are_no_png_are_named(tmp_path: Path) -> None:
+    write_png(tmp_path / "images" / "a.png", noise())
+    write_jpeg(
+        tmp_path / "masks" / "a.jpg", np.kron(np.eye(2, dtype=np.uint8), np.full((9, 9), 255, np.uint8))
+    )
+    (tmp_path / "labels.csv").write_text("image,tags\na,cat\n")
+    found = inspect_folder(tmp_path)
+    assert tags(found) == {"images/a.png": ("cat",)}
+    assert "1 mask in masks not used (masks/a.jpg): a mask is a PNG named as its image" in found.problems[-1]
 
 
 def test_masks_beside_their_images_are_named(tmp_path: Path) -> None:

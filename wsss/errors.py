@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 SHOWN = 10  # an error names so many places and counts the rest
+LINE = "\n  "  # between files, which are listed one per line
 
 
 class UserError(Exception):

@@ -60,6 +60,10 @@ _NO_OBJECTS = (
 )  # fmt: skip
 
 
+_OF_CAMERAS = re.compile(r"\d{3}[A-Z_]{5}|\d{4}[-_. ]?\d\d[-_. ]?\d\d")
+"""Folders by camera (100APPLE, 101_PANA) or date."""
+
+
 def inspect_folder(root: Path, wanted: Wanted = NOTHING_SAID) -> Found:
     """Say what a folder holds and how it is read; nothing is written.
 
@@ -117,7 +121,7 @@ def _with_folders(found: Found, tree: Tree) -> Found:
     above = [common, *map(str, PurePosixPath(common).parents)] if common not in ("", ".") else ["."]
     best = (0, "images" if above[-2:-1] == ["images"] else ".", "")
     for folder, names in sorted(tree.masks.items()):
-        stems = {name.rsplit(".", 1)[0] for name in names}
+        stems = {name[:-4] for name in names if name.lower().endswith(".png")}
         for images in above:
             start = 0 if images == "." else len(images) + 1
             fitting = sum(f"{folder}/{entry.id[start:]}" in stems for entry in found.entries)
@@ -128,7 +132,7 @@ def _with_folders(found: Found, tree: Tree) -> Found:
         if folder != masks:
             expected = f"{folder}/{PurePosixPath(found.entries[0].image).stem}.png"
             unused = f"{plural(len(names), 'mask')} in {folder} not used ({names[0]})"
-            problems.append(f"{unused}: a mask is named as its image ({expected})")
+            problems.append(f"{unused}: a mask is a PNG named as its image ({expected})")
     usual = images == "images" and masks in ("masks", "") and found.listed
     data = {} if usual else {"images": images, "masks": masks} if masks else {"images": images}
     if masks:
@@ -173,7 +177,11 @@ def list_text(new: Found) -> str:
 def suspicious(entries: Sequence[Entry]) -> Iterator[str]:
     """Class names that look like no objects, a sentence for each kind."""
     counts: Mapping[str, int] = Counter(tag for entry in entries for tag in entry.tags)
-    known = [name for name in sorted(counts) if re.sub(r"[ _-]+", "_", name.lower()) in _NO_OBJECTS]
+    known = [
+        name
+        for name in sorted(counts)
+        if re.sub(r"[ _-]+", "_", name.lower()) in _NO_OBJECTS or _OF_CAMERAS.fullmatch(name)
+    ]
     odd = [f"{name!r} ({counts[name]})" for name in known]
     if odd:
         yield (

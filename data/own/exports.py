@@ -5,7 +5,7 @@ images 1.1), https://docs.voxel51.com/user_guide/export_datasets.html#fiftyoneim
 https://github.com/wkentaro/labelme, the VOC devkit, https://cocodataset.org/#format-data
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,7 +21,7 @@ from data.sources.table import SPLIT_NAMES, NamedImages, read_list
 from data.sources.voc import parse_xml, read_annotation
 from wsss.errors import UserError, listed, plural
 
-_START = 4096  # bytes that tell one export from another
+_START = 65_536  # bytes that tell one export from another
 _COCO_KEYS = (b'"images"', b'"annotations"', b'"categories"')
 _SHAPES = ("tag", "box", "polygon", "polyline", "points", "mask", "cuboid", "ellipse", "skeleton")
 
@@ -37,7 +37,7 @@ def find_table(tree: Tree) -> Found | str:
     """
     tried: dict[str, NamedImages] = {}
     reasons: list[UserError] = []
-    for name in tree.lists_named(".csv", ".tsv", ".jsonl"):
+    for name in tree.lists_named(".csv", ".tsv", ".jsonl", ".txt"):
         try:
             found = read_list(
                 tree.root / name,
@@ -159,20 +159,27 @@ def _fiftyone(tree: Tree, name: str) -> Found | None:
         content = msgspec.json.decode(read_bytes(tree.root / name), type=_FiftyOne)
     except (ValueError, RecursionError):
         return _json_table(tree, name)
-    entries = []
-    for image, value in content.labels.items():
-        if isinstance(value, dict):  # with attributes
-            value = value.get("label", value.get("labels"))
-        values = value if isinstance(value, list) else [] if value is None else [value]
-        try:
-            tags = tuple(content.classes[item] if isinstance(item, int) else str(item) for item in values)
-        except IndexError as error:
-            raise UserError(
-                f"{tree.root / name}: label {value!r} of {image!r} is beyond its {len(content.classes)} classes: "
-                "export it again."
-            ) from error
-        entries.append(Entry(image=image, tags=tags, split=_split_of(name)))
+    try:
+        entries = [
+            Entry(image=image, tags=tuple(_fiftyone_names(value, content.classes)), split=_split_of(name))
+            for image, value in content.labels.items()
+        ]
+    except IndexError as error:
+        raise UserError(
+            f"{tree.root / name}: a label is beyond its {len(content.classes)} classes: export it again."
+        ) from error
     return matched(tree, name, f"the FiftyOne export {name}", entries)
+
+
+def _fiftyone_names(value: Any, classes: Sequence[str]) -> Iterator[str]:
+    """The names in a label: a number or name, with attributes an object, a list of any of these, or null."""
+    if isinstance(value, dict):
+        value = value.get("label", value.get("labels"))
+    if isinstance(value, list):
+        for item in value:
+            yield from _fiftyone_names(item, classes)
+    elif value is not None:
+        yield classes[value] if isinstance(value, int) else str(value)
 
 
 class _Shape(msgspec.Struct):

@@ -99,7 +99,7 @@ def find_class_folders(tree: Tree) -> Found | str:
             break  # images lie in it: the only class
         start += 1
     inner = {p[start].lower() for p in parts.values() if len(p) > start + 1}
-    split = bool(inner & set(SPLIT_NAMES))
+    split = bool(inner & set(SPLIT_NAMES)) or {top.lower() for top in tops} <= set(SPLIT_NAMES)
     at = start + split
     entries, loose = [], []
     for name, folders in parts.items():

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from PIL import Image
 
 from data.images import HEIF_SUFFIXES, heif_is_readable
@@ -26,6 +27,7 @@ _MASKS = re.compile(
 _MASK_ENDING = re.compile(r"[_\W](mask|masks|gt|seg|segmentation|labels?|label[_\W]?ids)$", re.IGNORECASE)
 _COLOURS = 64  # a mask has no more
 _SAMPLED = 5  # files of a folder that are looked at
+_RESULTS = ("run.json", "predict.json")
 _OURS = re.compile(r"files-[0-9a-f]{12}\.json")  # in a workspace of this program
 
 
@@ -148,7 +150,7 @@ def scan_tree(root: Path, wanted: Wanted = NOTHING_SAID) -> Tree:
 def _without_workspaces(paths: Sequence[str]) -> Iterable[str]:
     """The paths that are not results of this program."""
     ours = {str(PurePosixPath(path).parent) for path in paths if _OURS.fullmatch(PurePosixPath(path).name)}
-    runs = {str(PurePosixPath(path).parent) for path in paths if PurePosixPath(path).name == "run.json"}
+    runs = {str(PurePosixPath(path).parent) for path in paths if PurePosixPath(path).name in _RESULTS}
     inside = tuple(f"{folder}/" for folder in (ours | runs) - {"."})
     inside += ("artifacts/", "scores/") if "." in ours else ()
     return [path for path in paths if not path.startswith(inside)]
@@ -167,7 +169,11 @@ def _masks(root: Path, images: Sequence[str], wanted: Wanted) -> tuple[dict[str,
         step = -(-len(names) // _SAMPLED)
         if wanted.masks and f"{folder}/".startswith(f"{wanted.masks}/"):
             masks[wanted.masks] += names
-        elif place and folder != wanted.images and all(_few_colours(root / name) for name in names[::step]):
+        elif (
+            place
+            and folder != wanted.images
+            and all(_looks_like_a_mask(root / name) for name in names[::step])
+        ):
             masks["/".join(parts[:place])] += names
         else:
             stems = {PurePosixPath(name).stem for name in names}
@@ -179,10 +185,12 @@ def _masks(root: Path, images: Sequence[str], wanted: Wanted) -> tuple[dict[str,
     return dict(masks), beside
 
 
-def _few_colours(path: Path) -> bool:
+def _looks_like_a_mask(path: Path) -> bool:
+    """Whether an image has few colours, or (JPEG blurs them) hardly any but four of 32 shades."""
     try:
         with Image.open(path) as image:
-            return image.format == "PNG" and image.getcolors(_COLOURS) is not None
+            shades = sorted(np.histogram(np.asarray(image.convert("L")), 32, (0, 256))[0].tolist())
+            return image.getcolors(_COLOURS) is not None or sum(shades[-4:]) > 0.95 * sum(shades)
     except Exception:  # Pillow raises almost anything on damaged files
         return False
 

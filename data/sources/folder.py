@@ -20,6 +20,7 @@ from data.sources.listing import (
     is_plain,
     read_text,
     refuse_images,
+    tidy,
     with_masks,
 )
 from data.sources.table import Matcher, image_files, joined_tags, merged, read_list
@@ -173,7 +174,7 @@ def _class_list(root: Path, config: DataConfig) -> tuple[tuple[str, ...], str]:
     path = root / "classes.txt"
     if not path.is_file():
         return (), ""
-    names = tuple(line for line in read_text(path).splitlines() if line)
+    names = tuple(tidy(line) for line in read_text(path).splitlines() if line.strip())
     check_class_names(names, str(path))
     return names, str(path)
 

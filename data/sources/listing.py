@@ -2,6 +2,7 @@
 
 import codecs
 import difflib
+import itertools
 import os
 import re
 import unicodedata
@@ -14,7 +15,7 @@ import msgspec
 
 from data.images import read_bytes
 from data.masks import Mask, PngMask, SbdMask
-from wsss.errors import SHOWN, UserError, listed, plural
+from wsss.errors import LINE, SHOWN, UserError, listed, plural
 
 MAX_CLASSES = 254  # a mask pixel is one byte: 0 is background, 255 is ignored
 _MASK_KINDS: tuple[tuple[str, Callable[[Path], Mask]], ...] = (
@@ -112,9 +113,12 @@ def with_masks(listing: Listing, folders: Sequence[Path]) -> Listing:
 
 
 def _find_mask(folders: Sequence[Path], name: str) -> Mask | None:
-    for folder in folders:
+    names = (
+        [name] if name.isascii() else [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
+    )
+    for folder, spelled in itertools.product(folders, names):
         for extension, kind in _MASK_KINDS:
-            place = f"{folder}/{name}{extension}"
+            place = f"{folder}/{spelled}{extension}"
             if os.path.isfile(place):  # noqa: PTH113  # called for every image, and Path is slow to make
                 return kind(Path(place))
     return None
@@ -155,7 +159,7 @@ def refuse_images(listing: Listing, problems: Sequence[str]) -> None:
     """Raise a `UserError` if there are any problems with images."""
     if problems:
         raise UserError(
-            f"{listing.place}: {len(problems)} image(s) cannot be used:\n{listed(problems)}.\n"
+            f"{listing.place}: {len(problems)} image(s) cannot be used:{LINE}{listed(problems, LINE)}\n"
             f"Expected a file of {listing.images} in each row, each image once: correct or remove these rows."
         )
 
@@ -285,6 +289,6 @@ def _refuse_unknown(listing: Listing, entries: Sequence[Entry], names: Sequence[
             for (entry, tag), hint in zip(unknown, hints, strict=False)
         ]
         raise UserError(
-            f"{listing.place}: {len(problems)} tag(s) cannot be used:\n{listed(problems)}.\n"
+            f"{listing.place}: {len(problems)} tag(s) cannot be used:{LINE}{listed(problems, LINE)}\n"
             f"Expected the classes of {listing.classes_from}: correct these tags, or add the classes there."
         )

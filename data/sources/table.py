@@ -4,7 +4,6 @@ One reader for `init`, `run`, `check` and ``predict --tags``: whatever program w
 one way to understand it, and what was cleaned is said.
 """
 
-import ast
 import csv
 import io
 import json
@@ -203,7 +202,8 @@ def _csv(path: Path, notes: list[str]) -> tuple[list[str], _Rows, list[str]]:
     if marked:
         text, first = rest, rest
     first = re.split(r"[\r\n]", first, maxsplit=1)[0]
-    delimiter = marked[1] if marked else max(",;\t|", key=first.count)
+    usual = "".join(mark for mark in ",;\t|" if mark in first) or " "
+    delimiter = marked[1] if marked else max(usual, key=first.count)
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True
     )
@@ -317,12 +317,14 @@ def _class_columns(
 
 
 def _nearly(values: Mapping[str, int], odd: Sequence[str]) -> bool:
-    """Whether a column is of numbers from -1 to 1, or mostly of yes and no."""
+    """Whether a column is mostly of yes and no, or of numbers from -1 to 1."""
+    given = {value: number for value, number in values.items() if value}
+    if 2 * sum(given[value] for value in odd) < sum(given.values()):
+        return True
     try:
         return all(value == "nan" or -1 <= float(value) <= 1 for value in odd)
     except ValueError:
-        clear = sum(number for value, number in values.items() if value and value in (*_TRUE, *_FALSE))
-        return 2 * clear > sum(values.values())
+        return False
 
 
 def _split_name(value: str, known: Sequence[str]) -> str:
@@ -336,20 +338,16 @@ def _is_list(text: str) -> bool:
 
 
 def _list_items(text: str) -> list[str]:
-    """The texts in a JSON or Python list, or in the lists of an object, as ``{"choices": ["cat"]}``."""
+    """The texts in a JSON, Python or NumPy list, or in the lists of an object, as ``{"choices": ["cat"]}``."""
     try:
         found = json.loads(text)
     except ValueError:
-        try:
-            found = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            found = [part.strip(" '\"") for part in text[1:-1].split(",")]
-    values = (
-        [item for value in found.values() for item in (value if isinstance(value, list) else [value])]
-        if isinstance(found, dict)
-        else found
-    )
-    return [str(value) for value in values]
+        inner = text.partition(":")[2] if text[0] == "{" and ":" in text else text
+        quoted = ["".join(pair) for pair in re.findall(r"'([^']*)'|\"([^\"]*)\"", inner)]
+        return quoted or inner.strip("[]{}").split(",")
+    if isinstance(found, dict):
+        found = [item for value in found.values() for item in (value if isinstance(value, list) else [value])]
+    return list(map(str, found))
 
 
 # ---- the files that names mean

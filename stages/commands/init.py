@@ -98,7 +98,8 @@ def run_init(
     there = [name for name in WRITTEN if (place / name).exists()]
     if there and not force and not look_only:
         raise UserError(f"{place / there[0]}: exists already; --force replaces {' and '.join(WRITTEN)}")
-    found = inspect_folder(root, wanted)
+    places = {key: _inside(root, getattr(wanted, key)) for key in ("list", "images", "masks")}
+    found = inspect_folder(root, dataclasses.replace(wanted, **places))
     print(f"found: {found.what}")
     name = re.sub(r"[^\w .+-]", "_", root.name).lstrip(" .+-")[:100] or "mine"
     with tempfile.TemporaryDirectory() as temporary:  # nothing is left behind by a check that fails
@@ -127,6 +128,16 @@ def run_init(
     if found.entries and not any(entry.split == "val" for entry in (new or found).entries):
         again = " ".join(["init", shlex.quote(str(folder)), *_said(wanted, out), "--val 0.2 --force"])
         print(f"\nNo validation split: `{again}` sets every fifth image aside, stratified by tags.")
+
+
+def _inside(root: Path, value: str) -> str:
+    """A file or folder that was named relative to the folder, or to where the command runs."""
+    if value in ("", "none") or (root / value).exists():
+        return value
+    path = Path(value).expanduser().resolve()
+    if not path.exists():
+        raise UserError(f"{value}: no such file or folder in {root}, nor here")
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def _said(wanted: Wanted, out: Path | None) -> list[str]:
