@@ -12,6 +12,7 @@ import pytest
 from pycocotools import mask as reference
 
 from data import open_dataset
+from data.survey import survey
 from tests.coco_trees import CATEGORIES, annotation, image_entry, make_coco_tree, write_instances
 from tests.trees import refused, write_jpeg, write_png
 from wsss.config import DataConfig
@@ -142,6 +143,13 @@ def test_annotations_without_regions_give_tags_alone(tmp_path: Path) -> None:
     assert data.samples[0].tags == (0, 1)
     assert data.samples[0].mask is None
     assert data.samples[1].mask is not None
+
+
+def test_points_and_lines_have_no_pixels_and_that_is_said(tmp_path: Path) -> None:
+    config = one_image(tmp_path, [annotation(1, 1, 1, [[1, 2, 3, 4]]), annotation(2, 1, 3, box(1, 1, 4, 4))])
+    assert set(np.unique(drawn(config)).tolist()) == {0, 2}
+    problems = survey(open_dataset(config), config).problems
+    assert "1 of 2 masks show other classes" in " ".join(problems)
 
 
 def test_samples_are_small_and_travel(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_classes_called_mask_are_classes(tmp_path: Path) -> None:
 def test_masks_that_are_no_png_are_named(tmp_path: Path) -> None:
     write_png(tmp_path / "images" / "a.png", noise())
     write_jpeg(
-        tmp_path / "masks" / "a.jpg", np.kron(np.eye(2, dtype=np.uint8), np.full((9, 9), 255, np.uint8))
+        tmp_path / "masks" / "a.jpg", np.eye(2, dtype=np.uint8).repeat(9, 0).repeat(9, 1) * np.uint8(255)
     )
     (tmp_path / "labels.csv").write_text("image,tags\na,cat\n")
     found = inspect_folder(tmp_path)

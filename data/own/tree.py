@@ -190,7 +190,7 @@ def _looks_like_a_mask(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             shades = sorted(np.histogram(np.asarray(image.convert("L")), 32, (0, 256))[0].tolist())
-            return image.getcolors(_COLOURS) is not None or sum(shades[-4:]) > 0.95 * sum(shades)
+            return image.getcolors(_COLOURS) is not None or sum(shades[-4:]) > 0.98 * sum(shades)
     except Exception:  # Pillow raises almost anything on damaged files
         return False
 

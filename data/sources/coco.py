@@ -210,12 +210,14 @@ class CocoMask(Mask, frozen=True, gc=False):
 
     def examine(self) -> Facts:
         """Check every region."""
+        from pycocotools import mask as coco
+
         digest = hashlib.sha256(msgspec.json.encode(self.size))
         seen = {0}
         for label, crowd, raw in self._regions():
-            self._region(raw)
             digest.update(bytes([label, crowd]) + raw)
-            seen.add(IGNORE if crowd else label)
+            if coco.area(self._region(raw)):
+                seen.add(IGNORE if crowd else label)
         return Facts(digest=digest.hexdigest(), size=self.size, labels=tuple(sorted(seen)))
 
     def _regions(self) -> Iterator[tuple[int, int, bytes]]:

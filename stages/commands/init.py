@@ -98,8 +98,9 @@ def run_init(
     there = [name for name in WRITTEN if (place / name).exists()]
     if there and not force and not look_only:
         raise UserError(f"{place / there[0]}: exists already; --force replaces {' and '.join(WRITTEN)}")
-    places = {key: _inside(root, getattr(wanted, key)) for key in ("list", "images", "masks")}
-    found = inspect_folder(root, dataclasses.replace(wanted, **places))
+    places = [_inside(root, value) for value in (wanted.list, wanted.images, wanted.masks)]
+    wanted = dataclasses.replace(wanted, list=places[0], images=places[1], masks=places[2])
+    found = inspect_folder(root, wanted)
     print(f"found: {found.what}")
     name = re.sub(r"[^\w .+-]", "_", root.name).lstrip(" .+-")[:100] or "mine"
     with tempfile.TemporaryDirectory() as temporary:  # nothing is left behind by a check that fails
