@@ -1,6 +1,7 @@
 """The command predict as a user meets it: names, resuming, refusals, failures, tiles, tags, CRF."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -154,8 +155,9 @@ def test_whatever_happens_to_an_image_is_its_own_failure(
         return labels(self, image, allowed)
 
     monkeypatch.setattr(RunPredictor, "labels", odd)
-    for n in range(11):
+    for n in range(10):
         shutil.copy(photos / "trip 2" / "b.jpg", photos / f"turned {n:02d}.jpg")
+    shutil.copy(photos / "trip 2" / "b.jpg", photos / os.fsdecode(b"turned \xff.jpg"))  # no UTF-8
     assert predict(product, photos, "--out", tmp_path / "out") == EXIT_USER_ERROR
     captured = capsys.readouterr()
     assert "2 predicted, 0 there already, 12 failed" in captured.out
@@ -163,6 +165,16 @@ def test_whatever_happens_to_an_image_is_its_own_failure(
     assert "and 2 more, all of them in" in captured.err
     failed = (tmp_path / "out" / "predict.failed.txt").read_text(encoding="utf-8").splitlines()
     assert len(failed) == 12
+
+
+def test_a_name_that_is_too_long_for_its_result_is_its_own_failure(
+    product: Product, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "a.jpg").rename(photos / f"{'a' * 249}.jpg")  # .overlay.jpg makes it more than 255
+    assert predict(product, photos, "--out", tmp_path / "out", "--overlay") == EXIT_USER_ERROR
+    captured = capsys.readouterr()
+    assert "2 predicted, 0 there already, 1 failed" in captured.out
+    assert "File name too long" in captured.err
 
 
 @pytest.mark.parametrize("side", [(1, 40), (40, 1), (1, 1)])

@@ -1,8 +1,10 @@
 """Pictures to look at: masks and CAMs painted over an image, with a legend; masks as palette PNGs."""
 
+import contextlib
+import itertools
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from io import BytesIO
@@ -27,6 +29,8 @@ MAX_SIDE = 2048
 """Pixels of an overlay's long side at most."""
 NOTE = "wsss"
 """Keyword of the PNG text that `encode_mask` writes."""
+
+_MAC_FONTS = ("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts")
 
 Rgb = NDArray[np.uint8]
 
@@ -154,26 +158,44 @@ def text_width(text: str, size: int) -> float:
 
 
 @cache
-def _faces(size: int, engine: ImageFont.Layout | None = None) -> list[ImageFont.FreeTypeFont]:
-    """Fonts of all scripts: the one with Latin, Greek and Cyrillic first, the one with Chinese last."""
+def _font_files() -> list[Path]:
+    """Noto fonts of the packages: the one with Latin, Greek and Cyrillic first, the one with Chinese last."""
     noto = sorted(Path(str(file)) for file in files("manimgx_fonts").iterdir() if file.name.endswith(".ttf"))
     upright = [path for path in noto if "Italic" not in path.name]
     upright.sort(key=lambda path: not path.name.startswith("NotoSans["))
-    cjk = Path(str(files("manimgx_fonts_cjk"))) / "NotoSansCJK-VF.otf.ttc"
-    faces = [ImageFont.truetype(path, size, layout_engine=engine) for path in (*upright, cjk)]
-    for face in faces:
-        face.set_variation_by_axes([400])  # else the last would be thin
-    return faces
+    return [*upright, Path(str(files("manimgx_fonts_cjk"))) / "NotoSansCJK-VF.otf.ttc"]
+
+
+def _installed_files() -> Iterator[Path]:
+    """Fonts of the machine, for scripts that the packages lack."""
+    for folder in (
+        "/usr/share/fonts",
+        "/usr/local/share/fonts",
+        "~/.local/share/fonts",
+        "~/.fonts",
+        *_MAC_FONTS,
+    ):
+        yield from sorted(Path(folder).expanduser().rglob("*.[to]t[fc]"))
 
 
 @cache
-def _font_of(letter: str) -> int:
-    """The first font that has a letter: the others draw what they draw for no character. 0 where none has."""
-    for index, face in enumerate(_faces(12, ImageFont.Layout.BASIC)):  # the other layout may put two for one
-        own, none = (face.getmask(character) for character in (letter, "\uffff"))
-        if own.size != none.size or bytes(own) != bytes(none):
-            return index
-    return 0
+def _face(path: Path, size: int, engine: ImageFont.Layout | None = None) -> ImageFont.FreeTypeFont:
+    face = ImageFont.truetype(path, size, layout_engine=engine)
+    with contextlib.suppress(OSError):  # of a font with one weight; else the one with Chinese would be thin
+        face.set_variation_by_axes([400])
+    return face
+
+
+@cache
+def _font_of(letter: str) -> Path:
+    """The first font that has a letter: the others draw what they draw for no character. The first where none has."""
+    for path in itertools.chain(_font_files(), _installed_files()):
+        with contextlib.suppress(OSError):  # a font of pictures, or a damaged one
+            face = _face(path, 12, ImageFont.Layout.BASIC)  # the other layout may put two letters for one
+            own, none = (face.getmask(character) for character in (letter, "\uffff"))
+            if own.size != none.size or bytes(own) != bytes(none):
+                return path
+    return _font_files()[0]
 
 
 def _pieces(text: str, size: int) -> list[tuple[ImageFont.FreeTypeFont, str]]:
@@ -181,7 +203,7 @@ def _pieces(text: str, size: int) -> list[tuple[ImageFont.FreeTypeFont, str]]:
     pieces: list[tuple[ImageFont.FreeTypeFont, str]] = []
     for letter in text:
         joins = bool(pieces) and unicodedata.category(letter)[0] in "MCZ"
-        face = pieces[-1][0] if joins else _faces(size)[_font_of(letter)]
+        face = pieces[-1][0] if joins else _face(_font_of(letter), size)
         if pieces and face is pieces[-1][0]:
             pieces[-1] = (face, pieces[-1][1] + letter)
         else:

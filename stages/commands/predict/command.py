@@ -3,6 +3,7 @@
 The folder of results holds a record of settings, masks that carry a note of how they were made, and overlays.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ from wsss.store.files import OutputFolder, atomic_path, digest_of, parse_json, w
 
 UInt8 = NDArray[np.uint8]
 RECORD = "predict.json"
+_OF_A_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOTDIR, errno.EISDIR)
+"""What the file system says of one file's name."""
 Failure = tuple[str, str]
 """What went wrong with an image, and what may help or nothing."""
 
@@ -194,9 +197,14 @@ def write_result(item: Predicted) -> Failure | None:
         files[item.mask] = encode_mask(labels, item.note)
     except Exception as error:
         return _failure(item.source, error)
-    for path, content in files.items():  # a disk that is full ends the command
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
+    try:
+        for path, content in files.items():
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content)
+    except OSError as error:
+        if error.errno not in _OF_A_NAME:  # a disk that is full ends the command
+            raise
+        return _failure(item.source, error)
     return None
 
 
@@ -281,6 +289,7 @@ def _tell(failures: Sequence[Failure], file: Path) -> None:
         texts = [text for text, _ in failures]
         lines = [f"{plural(len(texts), 'image')} could not be predicted:", *texts[:SHOWN]]
         if len(texts) > SHOWN:
-            write_text(file, "".join(f"{text}\n" for text in texts))
+            content = "".join(f"{text}\n" for text in texts)
+            write_text(file, content.encode(errors="backslashreplace").decode())
             lines.append(f"and {len(texts) - SHOWN} more, all of them in {file}")
         raise UserError("\n".join([*lines, *sorted({remedy for _, remedy in failures} - {""})]))
