@@ -87,7 +87,8 @@ class Workspace:
                 remove_remains(folder)
         except OSError as error:
             raise UserError(
-                f"workspace {self.root}: not writable ({error.strerror}); choose another with --workspace DIR"
+                f"workspace {self.root}: not writable ({error.strerror}); "
+                "give another, or a copy of this one where you may write, with --workspace DIR"
             ) from None
 
     def refuse_links(self) -> None:
