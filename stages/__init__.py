@@ -103,10 +103,10 @@ def _segment_inputs(config: Config) -> tuple[str, ...]:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("classify", 5, True, lambda _: (), _weak_training),
+    Stage("classify", 6, True, lambda _: (), _weak_training),
     Stage("cams", 6, True, lambda _: ("classify",), _weak_training),
     Stage("refine", 2, False, _refine_inputs, _refine_view),
-    Stage("segment", 8, True, _segment_inputs, _segment_view),
+    Stage("segment", 9, True, _segment_inputs, _segment_view),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 

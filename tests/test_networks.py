@@ -354,13 +354,13 @@ def test_terms_that_reach_nothing_that_is_deployed_are_named(config: TrainConfig
 def test_low_level_decoder_reaches_stride_4_and_every_map_it_joins(size: tuple[int, int]) -> None:
     channels, strides = [8, 12, 16, 24], [2, 4, 8, 16]
     decoder = LowLevelDecoder(channels, strides, 16).eval()
-    assert (decoder.channels, decoder.strides) == ([8], [4])
+    assert (decoder.channels, decoder.strides) == ([24], [4])
     features = [
         torch.rand(1, D, -(-size[0] // stride), -(-size[1] // stride), requires_grad=True)
         for D, stride in zip(channels, strides, strict=True)
     ]
     (found,) = decoder(features)
-    assert found.shape == (1, 8, -(-size[0] // 4), -(-size[1] // 4))
+    assert found.shape == (1, 24, -(-size[0] // 4), -(-size[1] // 4))
     found.sum().backward()
     assert [feature.grad is not None for feature in features] == [False, True, True, True]
 

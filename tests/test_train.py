@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.networks import tiny_multi_exit
 from wsss import train as training
@@ -25,6 +26,7 @@ from wsss.train import (
     Criterion,
     Training,
     batch_indices,
+    depthwise_in_float32,
     exit_counts,
     make_optimizer,
     prepare,
@@ -321,3 +323,17 @@ def test_training_continues_where_compiling_fails(
     assert said.count("run.compile: not possible here") == 1
     assert "no C++ compiler" in said
     assert_bit_equal(weights(plain), weights(kept))
+
+
+def test_depthwise_convolutions_that_learn_leave_autocast_and_nothing_else_does() -> None:
+    network = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1, groups=4))
+    network[2].requires_grad_(requires_grad=False)
+    images = torch.rand(1, 4, 5, 5)
+    found: list[torch.dtype] = []
+    for layer in network:
+        layer.register_forward_hook(lambda _layer, _inputs, output: found.append(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        with depthwise_in_float32(network):
+            network(images)
+        network(images)
+    assert found == [torch.float32, *[torch.bfloat16] * 5]

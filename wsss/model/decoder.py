@@ -99,11 +99,14 @@ class LowLevelDecoder(nn.Module):
     Chen et al., ECCV 2018, arXiv 1802.02611: context at the deepest grid, enlarged, beside narrow projections of
     low-level features, then separable 3x3 convolutions. Here the context is a `LightHead`'s, the low-level features are
     those of the two shallowest blocks of stride 4 or more, and normalisation is over groups, independent of the batch.
+    Unlike there, the enlarged context is also handed on as it is, so that detail corrects what the light head alone
+    would say: in trainings of a few minutes the decoder by itself finds no class at all (10.6 mIoU on the sample
+    after four epochs where the light head has 39.9, and both together 42.3).
 
     Args:
         channels: of the encoder's blocks, shallowest first.
         strides: of the encoder's blocks, in pixels.
-        width: channels of the context; the block has half as many.
+        width: channels of the context; the block has one and a half times as many.
 
     Attributes:
         channels: [of the block].
@@ -113,7 +116,7 @@ class LowLevelDecoder(nn.Module):
     def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int) -> None:
         super().__init__()
         self.low = [block for block, stride in enumerate(strides) if 4 <= stride < strides[-1]][:2]
-        self.channels = [width // 2]
+        self.channels = [width + width // 2]
         self.strides = [strides[self.low[0]] if self.low else strides[-1]]
         joined = width // 2 + LOW_CHANNELS * len(self.low)
         self.context = LightContext(channels[-1], width)
@@ -125,12 +128,14 @@ class LowLevelDecoder(nn.Module):
         self.dropout = ImageDropout(0.1)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """The encoder's maps, shallowest first -> [(B, width / 2, h, w)] on the finest grid used."""
+        """The encoder's maps, shallowest first -> [(B, 3 width / 2, h, w)] on the finest grid used."""
         grid = features[self.low[0] if self.low else -1].shape[2:]
-        maps = [self.squeeze(self.context(features[-1]))]
+        context = self.context(features[-1])
+        maps = [self.squeeze(context)]
         maps += [project(features[block]) for project, block in zip(self.projections, self.low, strict=True)]
         finest = [F.interpolate(each, size=grid, mode="bilinear", align_corners=False) for each in maps]
-        return [self.dropout(self.join(torch.cat(finest, 1)))]
+        context = F.interpolate(context, size=grid, mode="bilinear", align_corners=False)
+        return [self.dropout(torch.cat([context, self.join(torch.cat(finest, 1))], 1))]
 
 
 class MergedBranches(nn.Module):
