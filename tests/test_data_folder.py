@@ -126,10 +126,10 @@ CLEAN = {"a.jpg": ("cat",), "b.jpg": ("cat", "dog"), "c.jpg": ()}
         ("\ufeffsep=;\nimage;tags\na.jpg;cat\nb.jpg;cat,dog\nc.jpg;\n", "tags separated by ,"),
         (
             "Image Index\tFinding Labels\na.jpg\tcat\nb.jpg\tcat|dog\nc.jpg\tNo Finding\n",
-            "'no finding' read as no tag",
+            "'No Finding' read as no tag",
         ),
         ("image,tags\ra.jpg,cat\rb.jpg,cat;dog\rc.jpg,\r", ""),
-        ("image,tags\na.jpg,cat,\nb.jpg,cat;dog,,\nc.jpg,,\n", "separators at the end of 4 rows left out"),
+        ("image,tags\na.jpg,cat,\nb.jpg,cat;dog,,\nc.jpg,,\n", "separators at the end of 3 rows left out"),
         ("image,tags\n a.jpg , cat\nb.jpg,Cat;; dog ;\n\nc.jpg,background\n", "'Cat', 'cat' as"),
         ('image,tags\na.jpg,[\'cat\']\nb.jpg,"[""cat"", ""dog""]"\nc.jpg,[]\n', ""),
         (
@@ -205,7 +205,7 @@ def test_missing_folders_and_files(tmp_path: Path) -> None:
         ("what,tags\ncat,train\n", ["no column of images among what, tags", "image, images, filename"]),
         (
             "image,tags\na.jpg,cat\nb.jpg,cat,dog\nc.jpg\n",
-            ["line 3 has 3 fields instead of 2", "line 4 has 1"],
+            ["line 3 has 3 fields instead of 2", "line 4 has 1 field instead"],
         ),
         ('image,tags\n\na.jpg,\'x\nb.jpg,"cat"x\n', ["line 4", "not a CSV", "check the quotes"]),
     ],

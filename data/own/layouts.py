@@ -21,10 +21,10 @@ _DEFECT_FREE = (
     "negatives",
     "good",
     "normal",
-    "no defect",
-    "defect free",
     "ok",
+    "no defect",
     "no_defect",
+    "defect free",
     "defect_free",
 )
 _ROBOFLOW = "_annotations.coco.json"

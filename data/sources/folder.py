@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,15 @@ from data.sources.listing import (
     tidy,
     with_masks,
 )
-from data.sources.table import Matcher, image_files, joined_tags, merged, read_list
+from data.sources.table import (
+    IMAGE_SUFFIXES,
+    Matcher,
+    files_below,
+    image_files,
+    joined_tags,
+    merged,
+    read_list,
+)
 from wsss import IGNORE
 from wsss.config import DataConfig
 from wsss.errors import UserError, listed, plural
@@ -67,10 +74,11 @@ def read_folder(config: DataConfig) -> Listing:
 
 def _on_disk(entries: Sequence[Entry], folder: Path, name: str) -> tuple[list[Entry], list[str]]:
     """One entry per image, under the path of the file that is meant; a name without a file stays as it is."""
-    unclear = [
-        entry for entry in entries if not (is_plain(entry.image) and _is_file(f"{folder}/{entry.image}"))
-    ]
-    matcher = Matcher(image_files(folder) if unclear else [])
+    known = set(files_below(folder, []))
+    unclear = [entry for entry in entries if entry.image not in known and not _is_there(folder, entry.image)]
+    matcher = Matcher(
+        sorted(path for path in known if path.lower().endswith(IMAGE_SUFFIXES)) if unclear else []
+    )
     files = {entry.image: matcher.find(entry.image, entry.split) or entry.image for entry in unclear}
     one_each, notes = merged(msgspec.structs.replace(e, image=files.get(e.image, e.image)) for e in entries)
     renamed = [f"{old} as {new}" for old, new in files.items() if old != new]
@@ -81,7 +89,8 @@ def _on_disk(entries: Sequence[Entry], folder: Path, name: str) -> tuple[list[En
     return one_each, [f"{name}: {note}" for note in notes]
 
 
-_is_file = os.path.isfile  # called for every image, and Path is slow to make
+def _is_there(folder: Path, image: str) -> bool:
+    return is_plain(image) and (folder / image).is_file()
 
 
 def entries_as_csv(entries: Sequence[Entry], *, splits: bool) -> str:

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
-from data.sources.listing import Entry, fold, read_text
+from data.sources.listing import Entry, fold, read_text, tidy
 from wsss.errors import UserError, listed, plural
 
 IMAGE_SUFFIXES = (
@@ -110,13 +110,21 @@ def read_list(
         columns = columns or _class_columns(header, [row for _, row in rows], {place, split}, path)
         given = [tuple(header[c] for c in columns if row[c].strip().lower() in _TRUE) for _, row in rows]
         how = f"column {header[place]} and {plural(len(columns), 'class column')}"
+        unused = [name for at, name in enumerate(header) if name and at not in (place, split, *columns)]
+        if unused:
+            notes.append(f"columns not used: {listed(unused, ', ')}")
     origin = _column(header, ("derived_from",))
+    names = (
+        {}
+        if split is None
+        else {value: _split_name(value, splits) for value in {row[split] for _, row in rows}}
+    )
     entries = [
         Entry(
             where=f"line {line}",
             image=row[place].strip(),
             tags=shown,
-            split=_split_name(row[split] if split is not None else "", splits),
+            split=names[row[split]] if split is not None else splits[0],
             derived_from=row[origin] if origin is not None else "",
         )
         for (line, row), shown in zip(rows, given, strict=True)
@@ -134,12 +142,8 @@ def merged(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
             again[entry.image] = None
             tags = tuple(dict.fromkeys((*known.tags, *entry.tags)))
             first[entry.image] = msgspec.structs.replace(known, tags=tags)
-    notes = (
-        [f"several rows of {plural(len(again), 'image')} put together: {listed(list(again)[:3], ', ')}"]
-        if again
-        else []
-    )
-    return list(first.values()), notes
+    told = f"several rows of {plural(len(again), 'image')} put together: {listed(list(again)[:3], ', ')}"
+    return list(first.values()), [told] if again else []
 
 
 def split_tags(fields: Sequence[str], notes: list[str] | None = None) -> list[tuple[str, ...]]:
@@ -147,34 +151,27 @@ def split_tags(fields: Sequence[str], notes: list[str] | None = None) -> list[tu
 
     Blanks separate where words return in other fields and alone, as in ``cat dog``, ``dog``, ``cat``.
     """
-    plain = [text for value in fields if not _is_list(text := value.strip())]
+    counts = Counter(map(str.strip, fields))
+    plain = {" ".join(text.split()) for text in counts if not _is_list(text)} - {""}
     separator = next((mark for mark in ";|," if any(mark in text for text in plain)), "")
-    texts = {" ".join(text.split()) for text in plain} - {""}
-    words = {word for text in texts if " " in text for word in text.split()}
+    words = {word for text in plain if " " in text for word in text.split()}
     if (
         not separator
-        and len({*words, *(text for text in texts if " " not in text)}) < len(texts)
-        and words & texts
+        and words & plain
+        and len(words | {text for text in plain if " " not in text}) < len(plain)
     ):
         separator = " "
-    if separator != ";" and separator and notes is not None:
+    found = {}
+    for text in counts:
+        listed_tags = _list_items(text) if _is_list(text) else text.split(separator) if separator else [text]
+        tags = (tidy(tag) for tag in listed_tags)
+        found[text] = tuple(dict.fromkeys(tag for tag in tags if tag.lower() not in UNTAGGED))
+    if separator not in ("", ";") and notes is not None:
         notes.append(f"tags separated by {'blanks' if separator == ' ' else separator}")
-    found = []
-    for value in fields:
-        text = value.strip()
-        parts = (
-            _list_items(text)
-            if _is_list(text)
-            else re.split(re.escape(separator), text)
-            if separator
-            else [text]
-        )
-        tags = (" ".join(part.split()) for part in parts)
-        found.append(tuple(dict.fromkeys(tag for tag in tags if tag.lower() not in UNTAGGED)))
-    none = Counter(text for text in map(str.lower, plain) if text and text in UNTAGGED)
+    none = {text: number for text, number in counts.items() if text and text.lower() in UNTAGGED}
     if none and notes is not None:
-        notes.append(f"{listed([repr(text) for text in none], ', ')} read as no tag ({none.total()} rows)")
-    return found
+        notes.append(f"{listed(list(map(repr, none)), ', ')} read as no tag ({sum(none.values())} rows)")
+    return [found[value.strip()] for value in fields]
 
 
 def joined_tags(tags: Sequence[Sequence[str]]) -> list[str]:
@@ -208,7 +205,11 @@ def _csv(path: Path, notes: list[str]) -> tuple[list[str], _Rows, list[str]]:
         io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True
     )
     try:
-        records = [(reader.line_num, fields) for fields in reader if any(field.strip() for field in fields)]
+        records = [
+            (reader.line_num, fields)
+            for fields in reader
+            if fields and (fields[0].strip() or any(map(str.strip, fields)))
+        ]
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num}: not a CSV ({error}): check the quotes.") from error
     if not records:
@@ -216,15 +217,15 @@ def _csv(path: Path, notes: list[str]) -> tuple[list[str], _Rows, list[str]]:
     header = [field.strip() for field in records[0][1]]
     if delimiter != ",":
         notes.append(f"columns separated by {'tabs' if delimiter == chr(9) else delimiter}")
-    rows, wrong, trailing = [], [], 0
+    width, rows, wrong, trailing = len(header), [], [], 0
     for line, fields in records[1:]:
-        while len(fields) > len(header) and not fields[-1].strip():
-            fields.pop()
+        if len(fields) > width and not any(map(str.strip, fields[width:])):
+            del fields[width:]
             trailing += 1
-        if len(fields) == len(header):
+        if len(fields) == width:
             rows.append((line, fields))
         else:
-            wrong.append(f"line {line} has {len(fields)} fields instead of {len(header)}")
+            wrong.append(f"line {line} has {plural(len(fields), 'field')} instead of {width}")
     if trailing:
         notes.append(f"separators at the end of {plural(trailing, 'row')} left out")
     if wrong and not rows:
