@@ -47,7 +47,7 @@ test: $(READY_DEV)
 
 # The long form of tests/robustness (options of pytest: make torture TORTURE_ARGS="-k kill").
 torture: $(READY_DEV)
-	$(PY) -m tests.robustness $(TORTURE_ARGS)
+	$(PY) -m pytest --hypothesis-profile torture -n 2 -rs tests/robustness $(TORTURE_ARGS)
 
 # All figures of docs/performance.md but those of a GPU (options: make bench BENCH_ARGS="cams refine").
 bench: $(READY_DEV)

@@ -367,6 +367,31 @@ def export(
     )
 
 
+@command("import", "sample annotated.zip")
+def import_(
+    name: Finished,
+    file: Annotated[
+        Path, Argument(metavar="FILE", help="CVAT's zip, Label Studio's or COCO's JSON, or a folder of PNGs.")
+    ],
+    out: Annotated[Place, Option(help="Folder of the corrections (default: the run's).")] = None,
+    unsure: Annotated[
+        Literal["keep", "decide"], Option(help="As in the export that was corrected.")
+    ] = "keep",
+    whole: Annotated[
+        bool, Option("--whole", help="Take changed images whole, not what changed alone.")
+    ] = False,
+    workspace: Workspace = RUNS,
+    _debug: Debug = False,
+) -> None:
+    """Make corrections of what an annotation tool gives back.
+
+    Only what differs from the exported masks counts; training learns from it with data.corrections.
+    """
+    from stages.commands.export.returned import ImportRequest, run_import
+
+    run_import(ImportRequest(name=name, workspace=workspace, file=file, out=out, unsure=unsure, whole=whole))
+
+
 @command("prune", "--dry-run")
 def prune(
     dry_run: Annotated[bool, Option("--dry-run", help="Only say what would go.")] = False,

@@ -252,11 +252,6 @@ class FinishedRun:
         fingerprint = entry.get("fingerprint", "")
         path = self.workspace.root / "artifacts" / stage / f"{fingerprint}.h5"
         reason = ""
-        if not entry and stage != "segment" and self.config.segment.supervision == "full":
-            raise UserError(
-                f"run {self.name}: it learned from masks (segment.supervision = 'full') and has no stage {stage}; "
-                "it has the network's predictions: `predict`, or `export --from predictions`"
-            )
         if not entry:
             reason = f"it has no result of stage {stage} ({self.run.folder / 'run.json'})"
         elif entry["material"].get("schema") != SCHEMA:

@@ -19,7 +19,7 @@ from tests.trees import make_folder_tree
 ROOT = Path(__file__).parent.parent
 COMMANDS = [
     *("run", "stage", "status", "config", "init", "check", "tags"),
-    *("report", "compare", "ablate", "predict", "export", "prune"),
+    *("report", "compare", "ablate", "predict", "export", "import", "prune"),
 ]
 
 

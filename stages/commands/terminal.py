@@ -15,6 +15,7 @@ ELSEWHERE = {
     "compare": "give another --out FILE",
     "predict": "give another --out DIR",
     "export": "give another --out DIR",
+    "import": "give another --out DIR",
 }
 """How to write elsewhere, by command; the others write into --workspace."""
 _LONGEST = 300
