@@ -158,7 +158,7 @@ def _to_labels(opened: ImageFile.ImageFile, path: Path) -> UInt8:
     if image.mode not in ("P", "L", "1", *_DEEP):
         raise UserError(
             f"{path}: a mask holds one label per pixel, this one has colours (mode {image.mode}): "
-            "convert it to a palette PNG or an 8-bit index PNG."
+            "convert it to a palette PNG or an 8-bit index PNG, or work without masks (data.masks = '')."
         )
     values = np.array(image)
     if values.max() > 255:

@@ -199,7 +199,9 @@ def test_masks_that_are_no_png_are_named(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("image,tags\na,cat\n")
     found = inspect_folder(tmp_path)
     assert tags(found) == {"images/a.png": ("cat",)}
-    assert "1 mask in masks not used (masks/a.jpg): a mask is a PNG named as its image" in found.problems[-1]
+    assert "1 mask in masks not used: " in found.problems[-1]
+    assert "a.jpg: a mask must be a PNG, this is JPEG" in found.problems[-1]
+    assert found.data["masks"] == ""
 
 
 def test_masks_beside_their_images_are_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from data.images import read_mask
 from data.own.exports import find_export, find_table
 from data.own.layouts import (
     CONTAINERS,
@@ -120,25 +121,32 @@ def _with_folders(found: Found, tree: Tree) -> Found:
     common = os.path.commonpath([PurePosixPath(entry.image).parent.as_posix() for entry in found.entries])
     above = [common, *map(str, PurePosixPath(common).parents)] if common not in ("", ".") else ["."]
     best = (0, "images" if above[-2:-1] == ["images"] else ".", "")
+    reasons: dict[str, str] = {}
     for folder, names in sorted(tree.masks.items()):
-        stems = {name[:-4] for name in names if name.lower().endswith(".png")}
+        expected = f"{folder}/{PurePosixPath(found.entries[0].image).stem}.png"
+        reasons[folder] = f"{names[0]}: a mask is named as its image ({expected})"
+        try:
+            read_mask(tree.root / names[0])
+        except UserError as error:
+            reasons[folder] = str(error)
+            continue
+        stems = {name.rpartition(".")[0] for name in names}
         for images in above:
             start = 0 if images == "." else len(images) + 1
             fitting = sum(f"{folder}/{entry.id[start:]}" in stems for entry in found.entries)
             best = max(best, (fitting, images, folder), key=lambda item: item[0])
     fitting, images, masks = best
-    problems = list(found.problems)
-    for folder, names in sorted(tree.masks.items()):
-        if folder != masks:
-            expected = f"{folder}/{PurePosixPath(found.entries[0].image).stem}.png"
-            unused = f"{plural(len(names), 'mask')} in {folder} not used ({names[0]})"
-            problems.append(f"{unused}: a mask is a PNG named as its image ({expected})")
-    usual = images == "images" and masks in ("masks", "") and found.listed
-    data = {} if usual else {"images": images, "masks": masks} if masks else {"images": images}
-    if masks:
-        note = f"masks: {fitting} of {plural(len(found.entries), 'image')} have one in {masks}/"
-        found = replace(found, notes=(*found.notes, note))
-    return replace(found, data=data, problems=tuple(problems))
+    unused = [
+        f"{plural(len(tree.masks[folder]), 'mask')} in {folder} not used: {reason}"
+        for folder, reason in reasons.items()
+        if folder != masks
+    ]
+    notes = (
+        [f"masks: {fitting} of {plural(len(found.entries), 'image')} have one in {masks}/"] if masks else []
+    )
+    usual = found.listed and images == "images" and (masks == "masks" or not tree.masks)
+    data = {} if usual else {"images": images, **({"masks": masks} if tree.masks else {})}
+    return replace(found, data=data, notes=(*found.notes, *notes), problems=(*found.problems, *unused))
 
 
 # ---- a new list

@@ -449,7 +449,10 @@ def _spellings(name: str) -> Iterator[str]:
     """The paths that a name may stand for, the most literal first."""
     plain = name.replace("\\", "/")
     yield plain.removeprefix("./")
-    address = urlsplit(plain)
+    try:
+        address = urlsplit(plain)
+    except ValueError:  # brackets that are no address
+        return
     local = parse_qs(address.query).get("d")  # Label Studio: /data/local-files/?d=folder/a.jpg
     path = unquote(local[0] if local else address.path)
     yield path
