@@ -37,7 +37,10 @@ def test_imports_point_downwards(file: Path) -> None:
     assert own is not None
     for name in imports(file):
         other = layer(name)
-        assert other is None or other <= own, f"{file.name} imports {name}"
+        surface = file == ROOT / "wsss" / "__init__.py" and name.startswith(
+            "stages.commands.predict.predictors"
+        )
+        assert other is None or other <= own or surface, f"{file.name} imports {name}"
 
 
 def test_stages_do_not_import_each_other() -> None:

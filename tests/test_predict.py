@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import wsss
 from data.images import read_image, read_mask
 from run_pipeline import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
 from stages.commands.predict.predictors import RunPredictor, run_settings, scaled_image
@@ -23,6 +26,7 @@ from tests.products import Product
 from tests.trees import UInt8, voc_palette, write_jpeg
 from wsss.cams import resized
 from wsss.crf import PRESETS, dense_crf
+from wsss.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -344,3 +348,32 @@ def test_settings_are_the_runs_own_by_default(product: Product) -> None:
     assert (settings.scales, settings.flip, settings.working_size(image)) == ((1.0,), False, (26, 1024))
     assert (settings.crf, settings.crf_max_side, settings.tile) == (False, 1024, 1536)
     assert run_settings(config, max_side=0).working_size(image) == (30, 1200)
+
+
+def test_the_example_for_python_runs_and_predicts_what_the_command_does(
+    product: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photograph = next(path for path in sorted(product.images.iterdir()) if path.stem.startswith("val"))
+    assert predict(product, photograph, "--out", tmp_path / "out") == 0
+    (tmp_path / "photo.jpg").write_bytes(photograph.read_bytes())
+    (tmp_path / "runs").symlink_to(product.workspace)
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs" / "predict.md").read_text(encoding="utf-8")
+    example = next(
+        block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "open_run" in block
+    )
+    found: dict[str, Any] = {}
+    exec(example.replace("runs/sample", "runs/tiny"), found)
+    labels, probabilities, run = found["labels"], found["probabilities"], found["run"]
+    assert (labels == read_mask(next((tmp_path / "out").rglob("*.png")))).all()
+    assert probabilities.shape == (1 + len(run.classes), *labels.shape)
+    assert np.allclose(probabilities.sum(0), 1, atol=1e-5)
+    assert (probabilities.argmax(0) == labels).mean() > 0.95
+    refine = product.artifact("refine")
+    assert found["masks"].keys() == set(refine.ids)
+    assert all((mask == refine.read(name, "masks")).all() for name, mask in found["masks"].items())
+    assert str(run.report()["segment.miou"]) in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"float64 \(2, 3\); expected uint8 \(height, width, 3\)"):
+        run.predict(np.zeros((2, 3)))
+    with pytest.raises(UserError, match="no such run"):
+        wsss.open_run(tmp_path / "runs" / "none")

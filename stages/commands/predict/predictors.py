@@ -5,7 +5,10 @@ torch is imported only where it is used: an exported network needs none.
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,13 +17,21 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from stages.workspace import FinishedRun
+from stages.workspace import FinishedRun, open_run
 from wsss.config import Config
 from wsss.crf import PRESETS, dense_crf
 from wsss.errors import UserError
-from wsss.resize import View, label_map, label_probability, resize_image, resize_maps, working_size
+from wsss.resize import (
+    View,
+    label_map,
+    label_probability,
+    resize_image,
+    resize_labels,
+    resize_maps,
+    working_size,
+)
 from wsss.runtime.interrupt import check
-from wsss.store.files import file_sha256
+from wsss.store.files import file_sha256, is_sealed, parse_json
 
 UInt8 = NDArray[np.uint8]
 CRF_PRESET = "deeplab"
@@ -94,6 +105,11 @@ class Predictor(ABC):
         """(H, W, 3) -> labels at the working size, from those that ``allowed`` (L,) names; None: all."""
         size = self.settings.working_size(image)
         return label_map(self._views(resize_image(image, size)), size, allowed=allowed)
+
+    def probability(self, image: UInt8) -> NDArray[np.float32]:
+        """(H, W, 3) -> (L, h, w) at the working size, sums to 1."""
+        size = self.settings.working_size(image)
+        return label_probability(self._views(resize_image(image, size)), size)
 
     def crf_input(self, image: UInt8, allowed: NDArray[np.bool_] | None) -> CrfInput:
         """The probabilities of the labels that win a pixel without a CRF, and of background. Arguments as `labels`."""
@@ -242,6 +258,64 @@ class OnnxPredictor(Predictor):
             raise UserError(
                 f"--onnx {self._path}: its metadata is missing or damaged ({error}); export it again"
             ) from None
+
+
+class OpenRun:
+    """A finished run from Python: what `wsss.open_run` gives.
+
+    Args:
+        folder: the run's, such as ``runs/mine``.
+        overrides: ``run.key=value`` texts: where it is computed.
+
+    Attributes:
+        name: of the run.
+        classes: C names; label c + 1 belongs to class c.
+
+    Raises:
+        UserError: no such run, or nothing to predict with; the message names the command that computes it.
+    """
+
+    def __init__(self, folder: Path, overrides: Sequence[str] = ()) -> None:
+        folder = folder.expanduser().resolve()
+        self._run = open_run(folder.parent, folder.name, overrides)
+        self._predictor = RunPredictor(self._run, run_settings(self._run.config))
+        self.name, self.classes = self._run.name, self._predictor.classes
+
+    def predict(self, image: UInt8) -> tuple[UInt8, NDArray[np.float32]]:
+        """The labels that the command `predict` writes, and how probable each label is.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Returns:
+            (H, W) uint8, 0 background, c + 1 class c; (C + 1, H, W) float32, sums to 1.
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"image: {image.dtype} {image.shape}; expected uint8 (height, width, 3), RGB")
+        size, network = (image.shape[0], image.shape[1]), self._loaded
+        return resize_labels(network.labels(image, None), size), resize_maps(network.probability(image), size)
+
+    @cached_property
+    def _loaded(self) -> RunPredictor:
+        self._predictor.load()
+        return self._predictor
+
+    def masks(self) -> Iterator[tuple[str, UInt8]]:
+        """Id and pseudo-mask (H, W) uint8 of every training image, 255 uncertain. Raises UserError: it has none."""
+        with closing(self._run.artifact("refine")) as artifact:
+            for image_id in artifact.ids:
+                yield image_id, artifact.read(image_id, "masks")
+
+    def report(self) -> dict[str, Any]:
+        """What report.json says (docs/report.md). Raises UserError: it is not there or damaged."""
+        path = self._run.run.folder / "report.json"
+        if not path.exists() or not is_sealed(path):
+            raise UserError(f"{path}: not there, or damaged; `run_pipeline.py report {self.name}` writes it")
+        values: dict[str, Any] = parse_json(path.read_bytes())
+        return values
 
 
 def run_settings(config: Config, **given: Any) -> Settings:
