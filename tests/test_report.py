@@ -16,13 +16,13 @@ from run_pipeline import main
 from stages.commands.report import refresh_report, report_paths, require_tensorboard
 from stages.commands.report.gallery import choose
 from stages.commands.report.measure import measure, read_metrics
-from stages.commands.report.values import REVIEWED_BY
+from stages.commands.report.values import REVIEWED_BY, advice
 from stages.commands.run import run_report
 from stages.commands.session import Request, Session, open_session
 from tests.pipelines import request
 from tests.reports import EXITS, moved, synthetic_run
 from tests.trees import make_folder_tree
-from wsss.config import DataConfig
+from wsss.config import DataConfig, RefineConfig
 from wsss.errors import UserError
 from wsss.metrics.confusion import confusion_counts, mask_scores
 from wsss.metrics.failures import FAILURE_COLUMNS
@@ -142,6 +142,34 @@ def test_what_stands_out_is_told_with_a_setting_that_can_be_set(data: DataConfig
     assert better["cams.miou"] == report["cams.best_miou"] > report["cams.miou"] + 0.02
     assert not any("threshold" in sentence for sentence in better["advice"])
     assert any(sentence.startswith("rare: ") for sentence in better["advice"])
+
+
+def test_what_the_refinement_and_the_network_lose_is_told() -> None:
+    tiny = "failure1.recall_by_size"
+    seed = {"miou": 0.6, "best_miou": 0.61, "threshold": 0.08, tiny: [0.6, 0.7, 0.8, 0.9]}
+    masks = {"miou": 0.7, tiny: [0.3, 0.7, 0.8, 0.9], "indicator.covered": 0.9}
+    found = advice(
+        {"cams": seed, "refine": masks, "segment": {"miou": 0.5}}, RefineConfig(), ["never alone: x"]
+    )
+    starts = [
+        "The seed's threshold is low",
+        "The refinement loses tiny",
+        "10 % of the tags",
+        "The network stays 20 points",
+    ]
+    assert all(text.startswith(start) for text, start in zip(found, starts, strict=False))
+    assert found[1].endswith("60 % were found before it and 30 % after; --set refine.unary_weight=2")
+    assert found[4:] == ["never alone: x"]
+    fine = {**masks, tiny: seed[tiny], "indicator.covered": 1.0}
+    assert (
+        advice(
+            {"cams": {**seed, "threshold": 0.3}, "refine": fine, "segment": {"miou": 0.69}},
+            RefineConfig(),
+            [],
+        )
+        == []
+    )
+    assert advice({}, RefineConfig(), []) == []
 
 
 def test_report_json_is_flat_and_has_no_nan(session: Session) -> None:

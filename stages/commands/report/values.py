@@ -228,11 +228,12 @@ def advice(metrics: Mapping[str, Values], refine: RefineConfig, problems: Sequen
             "more than the objects; --set refine.threshold=fixed --set refine.background=0.2"
         )
     before, after = (each.get("failure1.recall_by_size", [None])[0] for each in (seed, masks))
-    if before and after is not None and after < 0.7 * before:
-        other = "local" if refine.method == "crf" else "crf"
+    if before and after is not None and after < 0.7 * before and refine.method != "import":
+        more = f"refine.unary_weight={2 * refine.unary_weight:g}"
+        other = more if refine.method == "crf" else "refine.method=crf"
         found.append(
             f"The refinement loses tiny objects: of their pixels {100 * before:.0f} % were found before it and "
-            f"{100 * after:.0f} % after; --set refine.method={other}"
+            f"{100 * after:.0f} % after; --set {other}"
         )
     if (covered := masks.get("indicator.covered")) is not None and covered < 0.95:
         found.append(
@@ -242,7 +243,7 @@ def advice(metrics: Mapping[str, Values], refine: RefineConfig, problems: Sequen
     if network.get("miou") is not None and (masks.get("miou") or 0) - network["miou"] > 0.1:
         found.append(
             f"The network stays {100 * (masks['miou'] - network['miou']):.0f} points behind the masks it learned from: "
-            "more segment.epochs, or segment.head=v3plus"
+            "try more segment.epochs, or another segment.head or segment.structure"
         )
     return [*found, *problems]
 
