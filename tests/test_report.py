@@ -101,6 +101,16 @@ def test_every_key_is_documented_and_every_documented_key_is_there(session: Sess
     text = (Path(__file__).parent.parent / "docs" / "report.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `([^`]+)`", text, flags=re.MULTILINE))
     used = {re.sub(r"^(classify|cams|refine|segment)\.", "STAGE.", key) for key in report_of(session)}
+    each = {
+        key.replace("STAGE.", "STAGE.per_image.")
+        for key in documented
+        if ".indicator." in key and "class_" not in key
+    }
+    assert {key for key in used if "per_image.indicator." in key} == each - {
+        "STAGE.per_image.per_image.indicator.NAME"
+    }
+    named = r"(per_image\.indicator\.|failure[12]\.class_)(?!mistaken_for).*"
+    used = {re.sub(named, r"\1NAME", key) for key in used}
     assert used - documented == set()
     assert documented - used == set()
 

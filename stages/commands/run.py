@@ -14,7 +14,7 @@ from stages.commands.report import (
 )
 from stages.commands.report.gallery import refresh_overview
 from stages.commands.report.measure import headlines
-from stages.commands.report.values import result
+from stages.commands.report.values import RESULTS, result
 from stages.commands.session import (
     Request,
     Session,
@@ -113,6 +113,13 @@ def run_report(request: Request, *, tensorboard: bool = False) -> None:
     print(table(session, measured, []))
     if not measured:
         raise UserError("nothing to report on: none of the stages cams, refine and segment is cached")
+    for stage, found in headlines(measured).items():
+        if found.get("review.correlation") is not None:
+            print(
+                f"order of review, {RESULTS[stage]}: "
+                f"Spearman {found['review.correlation']:.2f} with the images' own mIoU; "
+                f"its first tenth has {100 * found['review.worst_tenth']:.0f} % of the wrong pixels"
+            )
     for path in report_paths(session.run):
         print(path)
     if tensorboard:

@@ -28,7 +28,7 @@ from wsss.runtime.pool import look_ahead, pool_workers, progress_bar, worker_pro
 from wsss.store.artifacts import Artifact
 from wsss.store.files import digest_of, is_kept, parse_json, write_sealed_json
 
-VERSION = 6
+VERSION = 7
 """Raised when something is measured differently, so that all is measured again."""
 Found = tuple[Labels, dict[str, NDArray[Any]], dict[str, float]]
 """An image's mask (H, W), sums (see `Counted`), and indicators."""
@@ -166,6 +166,7 @@ def count_images(source: Source, samples: Sequence[Sample]) -> Counted:
             sums["tags"][tag] = (1, pixels[tag] > 0, pixels[tag], mask.size)
         indicators["edge_alignment"] = edge_alignment(gradient_ranks(image), mask)
         indicators["covered"] = _mean(pixels[tags] > 0)
+        indicators["area"] = float(pixels[: source.labels - 1].sum() / mask.size)
         row: dict[str, Any] = {"id": sample.id, "miou": None, "labels": None, "failures": None}
         row |= {f"indicator.{name}": value for name, value in indicators.items()}
         if truth is not None:

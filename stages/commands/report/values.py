@@ -27,9 +27,16 @@ STAGE_TITLES = {
     "segment": "Predictions of the trained network",
 }
 REVIEWED_BY = {
-    "cams": ("mirror_agreement", "scale_agreement", "colour_information", "confidence", "edge_alignment"),
-    "refine": ("-unsure", "covered", "edge_alignment", "confidence", "mirror_agreement"),
-    "segment": ("tags_named", "covered", "colour_information", "exit_agreement"),
+    "cams": (
+        "mirror_agreement",
+        "scale_agreement",
+        "colour_information",
+        "confidence",
+        "edge_alignment",
+        "-area",
+    ),
+    "refine": ("-unsure", "covered", "edge_alignment", "confidence", "mirror_agreement", "-area"),
+    "segment": ("tags_named", "covered", "colour_information", "exit_agreement", "-area"),
 }
 """Indicators whose ranks are averaged into the order of review; of one with a minus, less is better."""
 RESULTS = {"cams": "seed", "refine": "pseudo-masks", "segment": "predictions"}
