@@ -131,6 +131,7 @@ def training_step(
         precision: of the forward pass.
     """
     prepare(network, config, device)
+    network.teaches.fill_(1)  # noise would take no exit past a bar
     optimizer = make_optimizer(network, config)
     set_learning_rate(optimizer, config, PROGRESS)
     criterion = Criterion(network, config, device, precision)
