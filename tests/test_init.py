@@ -1,5 +1,6 @@
 """`init`: what it writes suits data and machine, loads, runs, and overwrites nothing unasked."""
 
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -206,6 +207,22 @@ def test_the_list_the_masks_and_the_columns_can_be_named(tmp_path: Path) -> None
         ["disc"],
     ] * 3
     assert all(sample.mask for sample in data.samples)
+
+
+def test_voc_without_annotations_gets_tags_from_its_masks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "d"
+    make_voc_tree(root / "VOC2012")
+    shutil.rmtree(root / "VOC2012" / "Annotations")
+    assert init(root) == EXIT_USER_ERROR
+    assert "derive tags from the masks (command tags" in capsys.readouterr().err
+    assert main(["tags", "--set", "data.source=voc", "--set", f"data.root={root}"]) == 0
+    assert init(root) == 0
+    assert [sample.tags for sample in open_dataset(load_config(root / "wsss.toml").data).samples[:2]] == [
+        (0, 1),
+        (1,),
+    ]
 
 
 def test_nonsense_is_not_called_ready(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,8 @@ from data.images import heif_is_readable
 from data.own import Wanted, inspect_folder, suspicious
 from data.sources import Entry
 from data.sources.table import Matcher
-from tests.coco_trees import image_entry, make_coco_tree, write_instances
+from tests.cityscapes_trees import make_cityscapes_tree
+from tests.coco_trees import annotation, image_entry, make_coco_tree, write_instances
 from tests.own_folders import plant, refused, splits, tags
 from tests.trees import UInt8, make_folder_tree, make_voc_tree, write_jpeg, write_png
 
@@ -50,6 +51,17 @@ def test_folders_of_splits_and_classes(tmp_path: Path) -> None:
     assert splits(found) == {"Valid/dog/b.jpg": "val", "test/dog/c.jpg": "test", "train/cat/a.jpg": "train"}
 
 
+def test_a_layout_that_is_not_whole_is_said_and_the_next_reading_tried(tmp_path: Path) -> None:
+    make_voc_tree(tmp_path)
+    (tmp_path / "Annotations" / "2007_000001.xml").unlink()
+    found = inspect_folder(tmp_path)
+    assert found.what == "VOC annotations (5 files)"
+    assert "not used: " in found.problems[0]
+    assert "2007_000001.xml does not exist" in found.problems[0]
+    shutil.rmtree(tmp_path / "Annotations")
+    refused(tmp_path, "6 annotation(s) cannot be used")  # and no class called JPEGImages
+
+
 def test_published_layouts_are_read_as_they_are(tmp_path: Path) -> None:
     make_voc_tree(tmp_path / "voc")
     shutil.copy(
@@ -58,7 +70,7 @@ def test_published_layouts_are_read_as_they_are(tmp_path: Path) -> None:
     )
     make_coco_tree(tmp_path / "coco")
     make_folder_tree(tmp_path / "folder")
-    plant(tmp_path / "city", "leftImg8bit/train/ulm/ulm_0_leftImg8bit.png")
+    make_cityscapes_tree(tmp_path / "city")
     found = {name: inspect_folder(tmp_path / name) for name in ("voc", "coco", "folder", "city")}
     assert found["voc"].data == {"source": "voc", "train_split": "train_aug", "val_split": "val"}
     assert found["coco"].data == {"source": "coco", "train_split": "train2017", "val_split": "val2017"}
@@ -71,7 +83,10 @@ def test_published_layouts_are_read_as_they_are(tmp_path: Path) -> None:
 def test_a_coco_export_with_a_folder_per_split(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         plant(tmp_path, f"{split}/a.jpg")
-        write_instances(tmp_path / split / "_annotations.coco.json", [image_entry(1, "a.jpg", (8, 9))], [])
+        shapes = [annotation(number, 1, number, [[1, 1, 4, 1, 4, 4]]) for number in (1, 3, 18)]
+        write_instances(
+            tmp_path / split / "_annotations.coco.json", [image_entry(1, "a.jpg", (8, 9))], shapes
+        )
     assert inspect_folder(tmp_path).data == {
         "source": "coco",
         "labels": "{split}/_annotations.coco.json",

@@ -214,7 +214,7 @@ def test_tags_choose_the_classes(
     assert "1 images without a row" in capsys.readouterr().out
     assert set(np.unique(read_mask(tmp_path / "out" / "a.png"))) <= {0, 3}
     assert set(np.unique(read_mask(tmp_path / "out" / "trip 1" / "über.png"))) == {0}
-    tags.write_text("image,tags\na.jpg,disc\ntrip 1/über.jpg,\n", encoding="utf-8")
+    tags.write_text("\ufeffsep=;\nFile Name;Label\nA.JPG; Disc\ntrip 1\\über.jpg;\n", encoding="utf-8")
     assert predict(product, photos, "--out", tmp_path / "out", "--tags", tags) == 0
     assert "1 predicted, 2 there already" in capsys.readouterr().out  # its tags alone have changed
     assert set(np.unique(read_mask(tmp_path / "out" / "a.png"))) <= {0, 1}

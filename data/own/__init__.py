@@ -26,9 +26,11 @@ from data.own.layouts import (
     find_voc,
 )
 from data.own.tree import NOTHING_SAID, WRITTEN, Found, Tree, Wanted, by_suffix, scan_tree
+from data.sources import read_listing
 from data.sources.folder import entries_as_csv
 from data.sources.listing import Entry, one_spelling
 from data.sources.table import IMAGE_COLUMNS, SPLIT_NAMES, TAG_COLUMNS
+from wsss.config import from_tree
 from wsss.errors import UserError, listed, plural
 
 __all__ = [
@@ -79,9 +81,15 @@ def inspect_folder(root: Path, wanted: Wanted = NOTHING_SAID) -> Found:
         f", {plural(len(names), 'mask')} in {folder}/" for folder, names in sorted(tree.masks.items())
     )
     failed: list[str] = []
+    whole = True
     for find in (find_table, find_export) if wanted.list else READERS:
+        if find is find_class_folders and not whole:
+            break  # the folders of a layout are no classes
         try:
             found = find(tree)
+            if isinstance(found, Found) and not found.entries:  # its lists are its own: are they whole?
+                whole = False
+                read_listing(from_tree({"data": {**found.data, "root": str(root)}}, origin=str(root)).data)
         except UserError as error:
             failed.append(str(error))
             continue

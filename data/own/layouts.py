@@ -1,6 +1,7 @@
 """Folders whose names say everything: VOC, COCO, Cityscapes, and a folder per class."""
 
 import contextlib
+import os
 from pathlib import Path, PurePosixPath
 
 from data.own.tree import Found, Tree
@@ -40,6 +41,8 @@ def find_voc(tree: Tree) -> Found | str:
         train = next((name for name in usual if name in names), None)
         if train:
             data = {"source": "voc", "train_split": train, "val_split": "val"}
+            if (root / "tags.csv").is_file():  # of the command `tags`
+                data["tags"] = os.path.relpath(root / "tags.csv", place)
             return Found(what="the PASCAL VOC devkit", data={**data, **_voc_classes(place / "Annotations")})
     return "no JPEGImages with ImageSets/Segmentation/train.txt"
 

@@ -79,7 +79,8 @@ def read_annotation(path: Path) -> tuple[str, ...]:
         tree = parse_xml(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(
-            f"{path} does not exist, expected the image's annotation: add it, unlist the image, or give data.tags"
+            f"{path} does not exist, expected the image's annotation: add it, unlist the image, or derive tags from "
+            "the masks (command tags, then data.tags)"
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a readable XML annotation ({error}): replace it") from error
