@@ -133,12 +133,7 @@ def run_compare(
         if not stage.shared
     }
     context = {"sides": sides, "pairs": pairs, "differences": differences, "shown": shown}
-    try:
-        write_text(page, render("compare.html", titles=STAGE_TITLES, results=RESULTS, **context))
-    except OSError as error:
-        raise UserError(
-            f"{page}: cannot be written ({error.strerror}); give --out FILE.html elsewhere"
-        ) from None
+    write_text(page, render("compare.html", titles=STAGE_TITLES, results=RESULTS, **context))
     if not print_json:
         print(f"page: {page}")
     worse = [] if fail_if_worse is None else worse_by(pairs, fail_if_worse)

@@ -236,10 +236,5 @@ def _export_onnx(run: FinishedRun, request: ExportRequest) -> None:
 
 
 def _put(out: OutputFolder, name: str, content: bytes) -> None:
-    try:
-        with atomic_path(out.place(name)) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise UserError(
-            f"{out.root / name}: cannot be written ({error.strerror}); give another --out DIR"
-        ) from None
+    with atomic_path(out.place(name)) as temporary:
+        temporary.write_bytes(content)

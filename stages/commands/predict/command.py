@@ -167,10 +167,7 @@ def _claim(
                 f"{len(foreign)} result file(s) exist and are none of this program's: {listed(foreign, ', ')}; "
                 "give another --out, or --force to replace them"
             )
-    try:
-        write_json(record, {"schema": 1, "settings": settings})
-    except OSError as error:
-        raise UserError(f"--out {out.root}: not writable ({error.strerror}); give another folder") from None
+    write_json(record, {"schema": 1, "settings": settings})
 
 
 def _check_same(record: Path, settings: Mapping[str, Any]) -> None:
@@ -278,7 +275,7 @@ def _failure(source: Path, error: Exception) -> Failure:
     ):  # torch's, of an accelerator
         return f"{source}: not enough memory", "Less memory: a smaller --tile or --max-side."
     if isinstance(error, UserError):
-        return str(error), ""
+        return str(error) if str(source) in str(error) else f"{source}: {error}", ""
     return f"{source}: {type(error).__name__}: {' '.join(str(error).split())[:200]}", ""
 
 

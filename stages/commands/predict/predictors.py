@@ -236,11 +236,6 @@ class OnnxPredictor(Predictor):
             result: NDArray[np.float32] = self._session.run(["maps"], {"images": batch})[0][0]
         except Exception as error:  # onnxruntime raises its own kinds, which share no base
             raise UserError(f"--onnx {self._path}: cannot be run ({_reason(error)})") from None
-        if result.ndim != 3 or len(result) != len(self.classes) + 1:
-            raise UserError(
-                f"--onnx {self._path}: maps are {list(result.shape)}, expected {len(self.classes) + 1} for the "
-                "classes and background; export it again"
-            )
         return result
 
     def _metadata(self) -> tuple[tuple[str, ...], Settings]:
