@@ -45,13 +45,13 @@ SOURCE_VERSION = 5
 class Summary(msgspec.Struct):
     """What report.json says of its making and in short: read alone, so that an unchanged run need not parse the rest.
 
-    ``page`` is the page's sha256, ``material`` a hash of all that both depend on.
+    ``page`` is the page's sha256, ``material`` a hash of all that both depend on; an older file may lack some.
     """
 
-    answer: str
-    advice: list[str]
-    page: str
-    material: str
+    answer: str = ""
+    advice: list[str] = []
+    page: str = ""
+    material: str = ""
 
 
 def read_summary(run: Run) -> Summary:
