@@ -211,7 +211,7 @@ def answer(metrics: Mapping[str, Values]) -> str:
     """How good the masks are, in a sentence or two; of each stage that is measured, by name."""
     scored = {stage: found for stage, found in metrics.items() if found.get("miou") is not None}
     if not scored:
-        return "No image has a mask, so nothing can be scored; the images to review first are shown below."
+        return "No image has a mask, so nothing can be scored; the report shows which images to review first."
     parts = [
         f"{100 * found['miou']:.1f} for the {RESULTS[stage]} ({plural(found['scored_images'], 'image')})"
         for stage, found in scored.items()
