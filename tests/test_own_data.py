@@ -272,11 +272,22 @@ def test_entries_without_image_are_said(tmp_path: Path) -> None:
     place = tmp_path / "list.csv"
     assert found.problems == (
         "list.csv: 2 of its entries name no image in the folder (../../etc/passwd, gone.jpg); left out",
-        "list.csv: 1 of its entries fit several images (x.jpg (a/x.jpg or b/x.jpg)); left out; write their folders too",
+        "list.csv: 1 of its entries fit no image of their own (x.jpg (a/x.jpg or b/x.jpg)); left out; "
+        "write their folders too",
         "list.csv: no entry for 2 images (a/x.jpg, b/x.jpg); left out",
     )
     (tmp_path / "list.csv").write_text("image,tags\nq.jpg,cat\n")
     assert f"not used: {place}: none of its 1 entries names an image" in inspect_folder(tmp_path).problems[0]
+
+
+def test_a_split_that_is_not_there_is_not_taken_from_another(tmp_path: Path) -> None:
+    plant(tmp_path, "images/train/1.jpg", "images/train/2.jpg")
+    (tmp_path / "labels.csv").write_text(
+        "image,tags,split\nval/1.jpg,dog,val\ntrain/1.jpg,cat,train\ntrain/2.jpg,dog,train\n"
+    )
+    found = inspect_folder(tmp_path)
+    assert tags(found) == {"images/train/1.jpg": ("cat",), "images/train/2.jpg": ("dog",)}
+    assert "val/1.jpg (images/train/1.jpg, which another entry means)" in found.problems[0]
 
 
 def test_other_tables_are_passed_over_and_another_can_be_named(tmp_path: Path) -> None:
@@ -317,13 +328,13 @@ def test_names_are_matched_with_the_files_that_are_there() -> None:
     assert matcher.find("x/a.jpg") == "x/a.jpg"
     assert matcher.find("photos/y/a.jpg") == "y/a.jpg"
     assert matcher.find("photos\\y\\b.jpg") == "y/b.jpg"
-    assert matcher.find("b") == "y/b.jpg"
+    assert Matcher(["y/b.jpg"]).find("b") == "y/b.jpg"
     assert matcher.find("0a1b2c3d-c.jpg") == "0a1b2c3d-c.jpg"
-    assert matcher.find("ffffffff-b.jpg") == "y/b.jpg"
+    assert Matcher(["y/b.jpg"]).find("ffffffff-b.jpg") == "y/b.jpg"
     assert matcher.find("a.jpg") is None
     assert Matcher(["train/0.jpg", "val/0.jpg"]).find("0.jpg", "val") == "val/0.jpg"
     assert matcher.find("/etc/passwd") is None
     assert [text.partition("x: 1 of its entries ")[2][:9] for text in matcher.problems("x")] == [
         "name no i",
-        "fit sever",
+        "fit no im",
     ]

@@ -56,7 +56,7 @@ def find_table(tree: Tree) -> Found | str:
             break
     if not tried:
         if reasons:
-            raise reasons[0]
+            raise UserError("\n".join(map(str, reasons[:3])))
         return "no list (CSV, JSON Lines) with a column of images and one of tags"
     first, *more = tried
     entries = [entry for read in tried.values() for entry in read.entries]
@@ -70,8 +70,9 @@ def find_table(tree: Tree) -> Found | str:
     problems = [f"{first}: {plural(len(wrong), 'row')} left out: {listed(wrong[:3])}"] if wrong else []
     problems += [f"not used: {' '.join(str(reason).splitlines())}" for reason in reasons]
     table = replace(table, problems=(*table.problems, *problems))
-    usual = first == "labels.csv" and not more and not tree.wanted.tag_columns and not table.problems
-    if usual and all(entry.image.startswith("images/") for entry in table.entries):
+    whole = len({entry.image for entry in entries}) == len(table.entries) and not problems
+    usual = first == "labels.csv" and not more and not tree.wanted.tag_columns
+    if whole and usual and all(entry.image.startswith("images/") for entry in table.entries):
         what = f"labels.csv and images/, as this program reads them ({tried[first].how})"
         return replace(table, what=what, listed=True, notes=())  # whoever reads it says them
     return table
@@ -107,7 +108,7 @@ def find_export(tree: Tree) -> Found | str:
             reasons.append(error)
             continue
         if found is not None:
-            told = [f"{str(reason).splitlines()[0]}" for reason in reasons]
+            told = [f"not used: {' '.join(str(reason).splitlines())}" for reason in reasons]
             return replace(found, problems=(*found.problems, *told))
     if reasons:
         raise reasons[0]

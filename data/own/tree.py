@@ -208,15 +208,22 @@ def matched(tree: Tree, name: str, what: str, named: Iterable[Entry], notes: Seq
     Raises:
         UserError: it names no image of the folder.
     """
+    ends = {
+        "/".join(parts[at:])
+        for parts in (image.split("/") for image in tree.images)
+        for at in range(len(parts))
+    }
+    named = sorted(
+        named, key=lambda entry: entry.image not in ends
+    )  # those that are certain take their images first
     matcher = Matcher(tree.images)
-    named = list(named)
     found = [(entry, matcher.find(entry.image, entry.split)) for entry in named]
     entries, again = merged(
         Entry(image=path, tags=entry.tags, split=entry.split) for entry, path in found if path is not None
     )
     if not entries:
         first = f", the first is {named[0].image!r}" if named else ""
-        two = f"\nSeveral images fit: {listed(matcher.ambiguous[:3], ', ')}." if matcher.ambiguous else ""
+        two = f"\nNo image of their own: {listed(matcher.ambiguous[:3], ', ')}." if matcher.ambiguous else ""
         raise UserError(
             f"{tree.root / name}: none of its {len(named)} entries names an image in {tree.root}{first}.{two}\n"
             "Expected paths or names of files there: correct the names, or copy the images there."

@@ -77,9 +77,8 @@ def _on_disk(entries: Sequence[Entry], folder: Path, name: str) -> tuple[list[En
     """One entry per image, under the path of the file that is meant; a name without a file stays as it is."""
     known = set(files_below(folder, []))
     unclear = [entry for entry in entries if entry.image not in known and not _is_there(folder, entry.image)]
-    matcher = Matcher(
-        sorted(path for path in known if path.lower().endswith(IMAGE_SUFFIXES)) if unclear else []
-    )
+    others = known - {entry.image for entry in entries} if unclear else set()
+    matcher = Matcher(sorted(path for path in others if path.lower().endswith(IMAGE_SUFFIXES)))
     files = {entry.image: matcher.find(entry.image, entry.split) or entry.image for entry in unclear}
     one_each, notes = merged(msgspec.structs.replace(e, image=files.get(e.image, e.image)) for e in entries)
     renamed = [f"{old} as {new}" for old, new in files.items() if old != new]

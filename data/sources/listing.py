@@ -184,7 +184,8 @@ def settle_classes(listing: Listing, train: str) -> Listing:
     )
     names = listing.classes or tuple(sorted(trained | others, key=_natural))
     check_class_names(names, listing.classes_from)
-    _refuse_unknown(listing, entries, names)
+    if not set(names) >= trained | others:
+        _refuse_unknown(listing, entries, names)
     if not trained:
         raise UserError(
             f"{listing.place}: no training image (split {train!r}) has a tag. Expected images of each class: tag some, "
@@ -228,9 +229,11 @@ def one_spelling(entries: Sequence[Entry], classes: Sequence[str] = ()) -> tuple
         notes.append(
             f"the tag 'background' of {plural(spellings['background'].total(), 'image')} left out: it is no class"
         )
-    return [
-        e if cleaned[e.tags] == e.tags else msgspec.structs.replace(e, tags=cleaned[e.tags]) for e in entries
-    ], notes
+    replaced = {tags: new for tags, new in cleaned.items() if new != tags}
+    kept = (
+        e if e.tags not in replaced else msgspec.structs.replace(e, tags=replaced[e.tags]) for e in entries
+    )
+    return list(kept), notes
 
 
 def check_class_names(names: Sequence[str], where: str) -> None:
@@ -277,17 +280,14 @@ def _name_problems(names: Sequence[str]) -> Iterator[str]:
 
 
 def _refuse_unknown(listing: Listing, entries: Sequence[Entry], names: Sequence[str]) -> None:
-    unknown = [(entry, tag) for entry in entries for tag in entry.tags if tag not in names]
-    if unknown:
-        known = {fold(name): name for name in names}
-        close = [difflib.get_close_matches(fold(tag), known, n=1) for _, tag in unknown[:SHOWN]]
-        hints = [f" (did you mean {known[each[0]]!r}?)" if each else "" for each in close] + [""] * len(
-            unknown
-        )
-        problems = [
-            f"{entry.where} {entry.image!r}: unknown tag {tag!r}{hint}"
-            for (entry, tag), hint in zip(unknown, hints, strict=False)
-        ]
+    known = {fold(name): name for name in names}
+    problems: list[str] = []
+    unknown = [(entry, tag) for entry in entries for tag in entry.tags if known.get(fold(tag)) != tag]
+    for entry, tag in unknown:
+        close = difflib.get_close_matches(fold(tag), known, n=1) if len(problems) < SHOWN else []
+        hint = f" (did you mean {known[close[0]]!r}?)" if close else ""
+        problems.append(f"{entry.where} {entry.image!r}: unknown tag {tag!r}{hint}")
+    if problems:
         raise UserError(
             f"{listing.place}: {len(problems)} tag(s) cannot be used:{LINE}{listed(problems, LINE)}\n"
             f"Expected the classes of {listing.classes_from}: correct these tags, or add the classes there."

@@ -135,14 +135,17 @@ def read_list(
 def merged(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
     """One entry per image, with all tags of its rows and the split of the first; and what was put together."""
     first: dict[str, Entry] = {}
-    again: dict[str, None] = {}
+    again: dict[str, bool] = {}
     for entry in entries:
         known = first.setdefault(entry.image, entry)
         if known is not entry:
-            again[entry.image] = None
+            again[entry.image] = again.get(entry.image, False) or entry.split != known.split
             tags = tuple(dict.fromkeys((*known.tags, *entry.tags)))
             first[entry.image] = msgspec.structs.replace(known, tags=tags)
     told = f"several rows of {plural(len(again), 'image')} put together: {listed(list(again)[:3], ', ')}"
+    torn = [image for image, other in again.items() if other]
+    if torn:
+        told += f"; {len(torn)} of them are listed in several splits ({torn[0]}): the first counts"
     return list(first.values()), [told] if again else []
 
 
@@ -383,6 +386,9 @@ class Matcher:
         missing: names that no file has.
         ambiguous: names that several files have, with two of them.
         otherwise: names that were found under another spelling, with that of the file.
+
+    A file that one name stands for is not found for another: a list of two splits, of which one is not there, must
+    not mix them.
     """
 
     images: Sequence[str]
@@ -392,6 +398,7 @@ class Matcher:
 
     def __post_init__(self) -> None:
         self._known = frozenset(self.images)
+        self._named: dict[str, str] = {}
         self._by_name: dict[str, list[str]] = defaultdict(list)
         for image in self.images:
             path = PurePosixPath(image)
@@ -404,7 +411,7 @@ class Matcher:
         Of files that fit equally, the one in a folder named by the split is taken.
         """
         for spelled in _spellings(name):
-            if spelled in self._known:
+            if spelled in self._known and self._named.setdefault(spelled, spelled) == spelled:
                 return spelled
             last = PurePosixPath(spelled).name
             keys = [last, _loose(last)]
@@ -416,12 +423,17 @@ class Matcher:
                 found = [
                     path for path in found if split in map(SPLIT_NAMES.get, path.lower().split("/"))
                 ] or found
-            if len(found) == 1:
+            if len(found) == 1 and self._named.setdefault(found[0], spelled) == spelled:
                 if last not in found[0]:
                     self.otherwise.append(f"{name} as {found[0]}")
                 return found[0]
             if found:
-                self.ambiguous.append(f"{name} ({found[0]} or {found[1]})")
+                others = (
+                    f"{found[0]} or {found[1]}"
+                    if len(found) > 1
+                    else f"{found[0]}, which another entry means"
+                )
+                self.ambiguous.append(f"{name} ({others})")
                 return None
         self.missing.append(name)
         return None
@@ -430,7 +442,7 @@ class Matcher:
         """What was not found, and what was found under another spelling, a sentence each."""
         kinds = (
             (self.missing, "of its entries name no image in the folder", "left out"),
-            (self.ambiguous, "of its entries fit several images", "left out; write their folders too"),
+            (self.ambiguous, "of its entries fit no image of their own", "left out; write their folders too"),
             (self.otherwise, "of its names differ in spelling from those of the files", "matched"),
         )
         return [
