@@ -45,7 +45,9 @@ def main(out: Path, changes: dict[str, object]) -> None:
     """Train and write ``losses.json`` and ``weights.pt``."""
     config = replace(SegmentConfig(batch=BATCH, lr=0.01, head_lr=1.0, sr_start=0.3), **changes)  # type: ignore[arg-type]
     plain = tiny_segmenter(2, structure=config.structure)
-    network = MultiExitNetwork(plain, classes=3, width=8, project=config.sr_maps == "features")
+    network = MultiExitNetwork(
+        plain, classes=3, width=8, project=config.sr_maps == "features", tag_layers=2, detail_block=2
+    )
     losses: list[dict[str, float]] = []
     job = Training(
         config=config,
