@@ -211,6 +211,7 @@ def test_json_is_the_whole_comparison(workspace: Path, capsys: pytest.CaptureFix
     run_compare(["exact", "three"], workspace, print_json=True, resamples=RESAMPLES)
     loaded = json.loads(capsys.readouterr().out)
     assert [stage["stage"] for stage in loaded["pairs"][0]["stages"]] == ["cams", "refine", "segment"]
+    assert loaded["pairs"][0]["answer"].startswith("three is worse than exact in seed (")
     first = loaded["pairs"][0]["stages"][1]["scores"][0]
     assert first["key"] == "miou"
     assert first["low"] <= first["difference"] <= first["high"] < 0

@@ -118,7 +118,11 @@ def run_compare(
     page = page if page.suffix else page.with_name(f"{page.name}.html")
     if print_json:
         config = [{"key": key, "values": values} for key, values in differences]
-        values = {"schema": SCHEMA, "config": config, "pairs": [asdict(pair) for pair in pairs]}
+        values = {
+            "schema": SCHEMA,
+            "config": config,
+            "pairs": [asdict(pair) | {"answer": pair.answer} for pair in pairs],
+        }
         print(json.dumps(values, ensure_ascii=False, allow_nan=False))
     else:
         print("\n\n".join(f"{pair.answer}\n\n{_table(pair)}" for pair in pairs), end="\n\n")
