@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from data.images import decode_image, read_bytes
 from data.masks import Facts, Mask
-from wsss.errors import LINE, UserError, listed
+from wsss.errors import LINE, MaskError, UserError, listed
 from wsss.runtime.pool import in_order
 from wsss.store.files import is_kept, write_sealed_json
 
@@ -84,10 +84,14 @@ def check_files(
         UserError: files that cannot be used (ten named, the rest counted).
     """
     found = examine_files(items, stamps, memory=memory, progress=progress)
-    problems = [str(facts) for facts in found if isinstance(facts, UserError)]
-    if problems:
-        several = f"{len(problems)} files cannot be used:{LINE}{listed(problems, LINE)}"
-        raise UserError(problems[0] if len(problems) == 1 else several)
+    bad = [
+        (item, str(facts)) for item, facts in zip(items, found, strict=True) if isinstance(facts, UserError)
+    ]
+    if bad:
+        problems = [text for _, text in bad]
+        several = f"{len(bad)} files cannot be used:{LINE}{listed(problems, LINE)}"
+        kind = MaskError if all(isinstance(item, Mask) for item, _ in bad) else UserError
+        raise kind(problems[0] if len(bad) == 1 else several)
     return [facts for facts in found if isinstance(facts, Facts)]
 
 

@@ -220,12 +220,12 @@ _Pair = tuple[set[int], set[int], bool, str]
 def _reason(pairs: Sequence[_Pair], wrong: int, names: Mapping[int, str]) -> str:
     """What would explain most of the masks that contradict their tags."""
     tagged = [pair for pair in pairs if pair[0]]
-    half = wrong / 2
-    if sum(ignored and not labels - {0} for _, labels, ignored, _ in tagged) > half:
+    most = len(tagged) / 2
+    if sum(ignored and not labels - {0} for _, labels, ignored, _ in tagged) > most:
         return "Likely 255 is the object there, and is read as 'ignored': write the class's number, 1 for the first"
     if (
         sum({label + 1 for label in labels if label < len(names)} == tags for tags, labels, *_ in tagged)
-        > half
+        > most
     ):
         return (
             "Likely labels start at 0 there, without a background: add 1 to each, and write 0 for background"
@@ -233,7 +233,7 @@ def _reason(pairs: Sequence[_Pair], wrong: int, names: Mapping[int, str]) -> str
     order = {label: _best_tag(label, tagged) for label in names}
     moved = {label: tag for label, tag in order.items() if tag not in (0, label)}
     explained = sum({order.get(label, 0) for label in labels - {0}} == tags for tags, labels, *_ in tagged)
-    if moved and explained - (len(tagged) - wrong) > half:
+    if moved and explained > max(most, len(pairs) - wrong):
         told = listed([f"{label} is {names[tag]}" for label, tag in moved.items()], ", ")
         return f"Likely another order of classes: {told}. Write classes.txt in the order of the masks' labels"
     return "Scores count the masks: correct tags or masks, or set data.masks = ''"

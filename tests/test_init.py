@@ -157,7 +157,9 @@ def test_looking_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert {path.name for path in root.iterdir()} == {"disc", "square", "diamond"}
 
 
-def test_a_failed_check_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_masks_that_do_not_fit_are_said_and_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An EXIF rotation that the masks do not follow; the advice is followed, and works."""
     root = tmp_path / "d"
     make_folder_tree(root)
@@ -167,19 +169,30 @@ def test_a_failed_check_leaves_nothing_behind(tmp_path: Path, capsys: pytest.Cap
     with Image.open(path) as image:
         image.load()
         image.save(path, exif=exif)
-    before = {path.name for path in root.iterdir()}
-    assert init(root) == EXIT_USER_ERROR
-    err = capsys.readouterr().err
-    assert "remove the orientation from the image's EXIF" in err
-    assert "work without masks (init --masks none" in err
-    assert {path.name for path in root.iterdir()} == before
-    assert init(root, "--masks", "none") == 0
+    assert init(root) == 0
+    out = capsys.readouterr().out
+    assert "problem: masks not used: 1 mask(s) do not fit" in out
+    assert "remove the orientation from the image's EXIF" in out
+    assert "look at the problems first (masks not used" in out
     assert load_config(root / "wsss.toml").data.masks == ""
     with Image.open(path) as image:
         image.load()
         image.save(path, exif=Image.Exif())
     assert init(root, "--force") == 0
-    assert len(open_dataset(load_config(root / "wsss.toml").data)) == 9
+    assert all(sample.mask for sample in open_dataset(load_config(root / "wsss.toml").data).samples)
+    assert init(root, "--force", "--masks", "none") == 0
+    assert load_config(root / "wsss.toml").data.masks == ""
+
+
+def test_a_failed_check_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = class_folders(tmp_path / "d", each=2)
+    (root / "classes.txt").write_text("disc\nsquare\n")
+    assert init(root) == EXIT_USER_ERROR
+    assert "unknown tag 'diamond'" in capsys.readouterr().err
+    assert {path.name for path in root.iterdir()} == {"classes.txt", "disc", "square", "diamond"}
+    (root / "classes.txt").write_text("disc\nsquare\ndiamond\n")
+    assert init(root) == 0
+    assert load_config(root / "wsss.toml").data.source == "folder"
 
 
 def test_a_folder_that_is_not_to_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,10 @@ class UserError(Exception):
     """What went wrong, where, what was expected and how to fix it: ``str(error)`` is one to three lines."""
 
 
+class MaskError(UserError):
+    """Masks that cannot be used, where nothing else is wrong: what needs no masks can go on."""
+
+
 def listed(items: Sequence[str], separator: str = "; ") -> str:
     """Return the first ten ``items`` in one line and, where there are more, the number of the rest."""
     rest = len(items) - SHOWN

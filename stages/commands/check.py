@@ -13,7 +13,7 @@ from wsss.config import load_config
 from wsss.errors import UserError, plural
 from wsss.store.files import write_text
 
-SERIOUS = ("not used", "suspicious", "masks are not the tags")
+SERIOUS = ("not used", "masks not used", "suspicious", "masks are not the tags")
 """How problems begin after which results may mean nothing."""
 
 _WIDTH = 100  # columns of the page

@@ -31,11 +31,12 @@ from data.own import (
     suspicious,
 )
 from data.sources import read_listing
+from data.survey import Survey
 from stages.commands.check import arguments, look, verdict, wrapped
 from stages.commands.session import Request
 from stages.workspace import Workspace
 from wsss.config import from_tree
-from wsss.errors import UserError, plural
+from wsss.errors import MaskError, UserError, plural
 from wsss.store.files import write_text
 
 LARGE = 2000
@@ -112,16 +113,24 @@ def run_init(
         for problem in problems:
             print(wrapped(f"problem: {problem}"))
         print()
-        texts = _written(Path(temporary), root, found, new, name)
-        for file, text in texts.items():
-            Path(temporary, file).write_text(text, encoding="utf-8")
-        survey = look(Request(config=Path(temporary, _CONFIG), overrides=(), name=name, workspace=kept))
+        request = Request(config=Path(temporary, _CONFIG), overrides=(), name=name, workspace=kept)
+        try:
+            survey = _checked(request, root, found, new)
+        except MaskError as error:
+            if found.data.get("source") == "cityscapes":  # its masks are learned from
+                raise
+            found = dataclasses.replace(found, data={**found.data, "masks": ""})
+            new = new and dataclasses.replace(new, data={**new.data, "masks": ""})
+            problems.append(f"masks not used: {error}\nCorrect them, then: init --force")
+            print(f"problem: {problems[-1]}\n")
+            survey = _checked(request, root, found, new)
     survey = dataclasses.replace(survey, problems=(*problems, *survey.problems))
     print(f"\n{verdict(survey)}.")
+    texts = _written(place, root, found, new, name)
     if look_only:
         print("Nothing is written: the same without --look writes " + " and ".join(texts))
         return
-    for file, text in _written(place, root, found, new, name).items():
+    for file, text in texts.items():
         _write(place / file, text, folder)
     print(f"written: {', '.join(str(place / file) for file in texts)}")
     request = Request(config=place / _CONFIG, overrides=(), name=name, workspace=workspace)
@@ -129,6 +138,16 @@ def run_init(
     if found.entries and not any(entry.split == "val" for entry in (new or found).entries):
         again = " ".join(["init", shlex.quote(str(folder)), *_said(wanted, out), "--val 0.2 --force"])
         print(f"\nNo validation split: `{again}` sets every fifth image aside, stratified by tags.")
+
+
+def _checked(request: Request, root: Path, found: Found, new: Found | None) -> Survey:
+    """Write what a run would read where nobody sees it, and check it."""
+    assert request.config
+    assert request.name
+    place = request.config.parent
+    for file, text in _written(place, root, found, new, request.name).items():
+        (place / file).write_text(text, encoding="utf-8")
+    return look(request)
 
 
 def _inside(root: Path, value: str) -> str:
