@@ -133,7 +133,8 @@ def test_every_key_is_documented_and_every_documented_key_is_there() -> None:
     assert flattened(values, "", set(results.variants)) == documented
     names = set(re.findall(r"^\| `([^`]+)`", metrics, flags=re.MULTILINE))
     assert names == {metric.key.split(".", 1)[1] for metric in METRICS}
-    variants = set(re.findall(r"^\| `([^`]+)`", text.split("## What the")[0], flags=re.MULTILINE))
+    table = text.split("| variant |")[1].split("\n\n")[0]
+    variants = set(re.findall(r"^\| `([^`]+)`", table, flags=re.MULTILINE))
     assert variants == set(BUILT_IN)
 
 
