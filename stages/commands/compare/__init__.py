@@ -188,7 +188,7 @@ def pair_sides(first: Side, other: Side, *, resamples: int) -> Pair:
     data = [(a.get(f"{stage}.data"), b.get(f"{stage}.data")) for stage in ("classify", "segment")]
     if any(one and another and one != another for one, another in data):
         notes.append(
-            "The two were trained on different data (images, tags or splits, or masks under full supervision)."
+            "The two were trained on different data (images, tags, splits, corrections or other masks)."
         )
     return Pair(first.name, other.name, tuple(stages), tuple(notes))
 
