@@ -179,8 +179,8 @@ def _installed_files() -> Iterator[Path]:
 
 
 @cache
-def _face(path: Path, size: int, engine: ImageFont.Layout | None = None) -> ImageFont.FreeTypeFont:
-    face = ImageFont.truetype(path, size, layout_engine=engine)
+def _face(path: Path, size: int) -> ImageFont.FreeTypeFont:
+    face = ImageFont.truetype(path, size)
     with contextlib.suppress(OSError):  # of a font with one weight; else the one with Chinese would be thin
         face.set_variation_by_axes([400])
     return face
@@ -191,7 +191,8 @@ def _font_of(letter: str) -> Path:
     """The first font that has a letter: the others draw what they draw for no character. The first where none has."""
     for path in itertools.chain(_font_files(), _installed_files()):
         with contextlib.suppress(OSError):  # a font of pictures, or a damaged one
-            face = _face(path, 12, ImageFont.Layout.BASIC)  # the other layout may put two letters for one
+            # Not kept open: there may be thousands. The other layout may put two letters for one.
+            face = ImageFont.truetype(path, 12, layout_engine=ImageFont.Layout.BASIC)
             own, none = (face.getmask(character) for character in (letter, "\uffff"))
             if own.size != none.size or bytes(own) != bytes(none):
                 return path
