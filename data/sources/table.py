@@ -50,6 +50,7 @@ SPLIT_COLUMNS = ("split", "set", "subset", "partition")
 """Column names in any case, with spaces, underscores, hyphens or nothing between words; the first that is there."""
 
 _TRUE, _FALSE = ("1", "1.0", "true", "yes", "x"), ("0", "0.0", "", "false", "no")
+_SPOKEN = {" ": "blanks", "\t": "tabs"}
 _UPLOADED = re.compile(r"[0-9a-f]{8}-")  # Label Studio puts this before the name of an uploaded file
 _SYSTEM = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "node_modules")
 
@@ -170,7 +171,7 @@ def split_tags(fields: Sequence[str], notes: list[str] | None = None) -> list[tu
         tags = (tidy(tag) for tag in listed_tags)
         found[text] = tuple(dict.fromkeys(tag for tag in tags if tag.lower() not in UNTAGGED))
     if separator not in ("", ";") and notes is not None:
-        notes.append(f"tags separated by {'blanks' if separator == ' ' else separator}")
+        notes.append(f"tags separated by {_SPOKEN.get(separator, separator)}")
     none = {text: number for text, number in counts.items() if text and text.lower() in UNTAGGED}
     if none and notes is not None:
         notes.append(f"{listed(list(map(repr, none)), ', ')} read as no tag ({sum(none.values())} rows)")
@@ -219,7 +220,7 @@ def _csv(path: Path, notes: list[str]) -> tuple[list[str], _Rows, list[str]]:
         raise UserError(f"{path}: the file is empty. Expected the header image,tags or image,tags,split.")
     header = [field.strip() for field in records[0][1]]
     if delimiter != ",":
-        notes.append(f"columns separated by {'tabs' if delimiter == chr(9) else delimiter}")
+        notes.append(f"columns separated by {_SPOKEN.get(delimiter, delimiter)}")
     width, rows, wrong, trailing = len(header), [], [], 0
     for line, fields in records[1:]:
         if len(fields) > width and not any(map(str.strip, fields[width:])):
