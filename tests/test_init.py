@@ -2,6 +2,7 @@
 
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -266,6 +267,19 @@ def test_the_measured_set_gets_the_measured_settings() -> None:
     assert by_key(Images(training=294, long_side=320), CPU) == wanted
 
 
+def test_what_looks_like_surfaces_gets_the_settings_for_small_defects() -> None:
+    plain = Images(training=300, long_side=320)
+    for images in (replace(plain, without_tags=100), replace(plain, gray=True)):
+        found = suggest(images, CPU)
+        assert found["segment.zoom"] == (
+            [0.75, 1.5],
+            f"{images.defects}, so they may be surfaces with small defects, whose scale is kept",
+        )
+        assert found["segment.class_weights"][0] == "root"
+    assert by_key(replace(plain, gray=True, long_side=6400), CPU)["segment.zoom"] == [0.1, 0.15]
+    assert "segment.zoom" not in by_key(replace(plain, without_tags=5), CPU)
+
+
 def test_large_sets_on_a_large_gpu_get_the_published_recipe() -> None:
     found = by_key(Images(training=10_582, long_side=500), GPU)
     assert (found["classify.backbone"], found["segment.backbone"]) == ("resnet50", "resnet101")
@@ -310,7 +324,7 @@ def test_every_suggestion_is_accepted(
         section, key = name.split(".")
         found = getattr(getattr(config, section), key)
         assert (list(found) if isinstance(found, tuple) else found) == value
-    for name in ("classify.backbone", "classify.weights", "refine.threshold"):
+    for name in ("classify.backbone", "classify.weights"):
         assert settings[name][1], f"{name} does not say why"
 
 

@@ -1,7 +1,8 @@
 """The command `init`: look at a folder, write a configuration that suits it and this machine, and check it.
 
-Small sets get the settings that were measured on sets of 300 images (configs/folder.toml), large ones on a GPU the
-published recipe (configs/voc_24gb.toml); what depends on the images or the machine is changed, each with its reason.
+Small sets get the settings that were measured on sets of 300 images (configs/folder.toml, or configs/defects.toml where
+the images look like surfaces with defects), large ones on a GPU the published recipe (configs/voc_24gb.toml); what
+depends on the images or the machine is changed, each with its reason.
 """
 
 import dataclasses
@@ -47,7 +48,11 @@ Settings = dict[str, tuple[Any, str]]
 
 _PRESETS = Path(__file__).parents[2] / "configs"
 _CONFIG, _LIST = WRITTEN
-_SAMPLED = 500  # images whose size is looked at
+_SAMPLED, _OPENED = 500, 40  # images whose size, and whose colours are looked at
+_COLOUR = 8  # largest difference of an image's channels that is still gray: JPEG's rounding
+_WITHOUT_TAGS = (
+    0.1  # share of images without any tag from which on they are taken for surfaces without defect
+)
 _MEASURED_IMAGES, _MEASURED_SIDE = 294, 320
 _SECONDS = 2, 4  # a training image over all stages on 2 cores, as measured
 _CLASSIFY_STEPS, _SEGMENT_STEPS = 147, 184  # optimiser steps of 16 images of that run
@@ -64,11 +69,28 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """What there is to learn from: number of images, typical long side in pixels, whether masks are learned."""
+    """What there is to learn from.
+
+    Attributes:
+        training: number of images.
+        long_side: the typical one, in pixels.
+        full: whether masks are learned.
+        without_tags: number of the images that have no tag.
+        gray: whether none of them has colours.
+    """
 
     training: int
     long_side: int
     full: bool = False
+    without_tags: int = 0
+    gray: bool = False
+
+    @property
+    def defects(self) -> str:
+        """Why the images may be surfaces with small defects; empty if they may not."""
+        if self.without_tags and self.without_tags >= _WITHOUT_TAGS * self.training:
+            return f"{self.without_tags:,} of {self.training:,} images have no tag"
+        return "the images are gray" if self.gray else ""
 
 
 def run_init(
@@ -224,9 +246,8 @@ def _written(place: Path, root: Path, found: Found, new: Found | None, name: str
 def suggest(images: Images, machine: Machine) -> Settings:
     """Settings for the sections classify, cams, refine and segment."""
     large = machine.gpu_gib >= 20 and images.training >= LARGE
-    preset = tomllib.loads(
-        (_PRESETS / ("voc_24gb.toml" if large else "folder.toml")).read_text(encoding="utf-8")
-    )
+    file = "voc_24gb.toml" if large else "defects.toml" if images.defects else "folder.toml"
+    preset = tomllib.loads((_PRESETS / file).read_text(encoding="utf-8"))
     settings: Settings = {
         f"{section}.{key}": (value, "")
         for section, block in preset.items()
@@ -241,13 +262,13 @@ def suggest(images: Images, machine: Machine) -> Settings:
             "fetched once from the hub; without a network it says which file",
         )
         settings["segment.epochs"] = (max(2, round(200_000 / images.training)), "20,000 steps of 10 images")
+        settings["refine.threshold"] = (
+            "label-free",
+            "how much of an image is object, chosen from the images' colours; to set it yourself: 'fixed' and "
+            "background = 0.1 to 0.4",
+        )
     else:
         settings |= _small(images, machine)
-    settings["refine.threshold"] = (
-        "label-free",
-        "how much of an image is object, chosen from the images' colours; to set it yourself: 'fixed' and "
-        "background = 0.1 to 0.4",
-    )
     if images.full:
         settings["segment.supervision"] = ("full", "there are pixel labels, and tags that teach little")
     return settings
@@ -258,7 +279,7 @@ def _small(images: Images, machine: Machine) -> Settings:
     side = _MEASURED_SIDE  # that training works at: on a GPU up to 512 where the images have it
     if machine.gpu:
         side = min(512, max(side, _grid(images.long_side)))
-    batch = max(1, min(16, images.training))
+    batch, half = (max(1, min(size, images.training)) for size in (16, 8))
     verb = (
         "enlarged"
         if images.long_side < side * 0.7
@@ -286,10 +307,10 @@ def _small(images: Images, machine: Machine) -> Settings:
         "classify.crop": (_grid(side * 0.8), ""),
         "classify.epochs": (_epochs(_CLASSIFY_STEPS, batch, images, 4), passes),
         "classify.batch": (batch, ""),
-        "segment.long_side": ([16 * round(side * 0.6 / 16), 16 * round(side * 1.25 / 16)], ""),
-        "segment.crop": (_grid(side * 0.6), ""),
+        "refine.background": (0.5, "smaller: more of an image is object; larger: less"),
         "segment.epochs": (_epochs(_SEGMENT_STEPS, batch, images, 5), ""),
-        "segment.batch": (batch, ""),
+        "segment.batch": (half, ""),
+        **(_surface(images, machine) if images.defects else _objects(side)),
     }
     if machine.gpu:
         settings["cams.scales"] = ([1.0, 0.5, 1.5, 2.0], "")
@@ -297,6 +318,25 @@ def _small(images: Images, machine: Machine) -> Settings:
         why = f"larger images are reduced to this side: {images.long_side} pixels cost too much time here"
         settings |= {"cams.max_side": (640, why), "refine.max_side": (640, ""), "segment.max_side": (640, "")}
     return settings
+
+
+def _objects(side: int) -> Settings:
+    """Views of a segmenter of objects, which come in all sizes."""
+    return {
+        "segment.long_side": ([16 * round(side * 0.6 / 16), 16 * round(side * 1.25 / 16)], ""),
+        "segment.crop": (_grid(side * 0.6), ""),
+    }
+
+
+def _surface(images: Images, machine: Machine) -> Settings:
+    """Views of a segmenter of small defects, at the scale at which images are predicted."""
+    reduced = min(1.0, (1024 if machine.gpu else 640) / images.long_side)
+    why = f"{images.defects}, so they may be surfaces with small defects, whose scale is kept"
+    return {
+        "segment.zoom": ([max(0.1, round(0.75 * reduced, 2)), max(0.1, round(1.5 * reduced, 2))], why),
+        "segment.labelled_crops": (0.75, "most views are laid on a labelled pixel"),
+        "segment.class_weights": ("root", "rare labels count more"),
+    }
 
 
 def _epochs(steps: int, batch: int, images: Images, least: int) -> int:
@@ -366,18 +406,33 @@ def _new_list(found: Found, val: float | None) -> Found | None:
 def _look_at_images(root: Path, data: Mapping[str, object], listed: Found | None) -> Images:
     """Count the training images and look at the sizes of some."""
     if listed:
-        paths = [root / entry.image for entry in listed.entries if entry.split == "train"]
+        entries = [entry for entry in listed.entries if entry.split == "train"]
+        paths = [root / entry.image for entry in entries]
     else:
         config = from_tree({"data": {**data, "root": str(root)}}, origin=str(root)).data
         listing = read_listing(config)
-        paths = [listing.images / e.image for e in listing.entries if e.split == config.train_split]
-    step = -(-len(paths) // _SAMPLED) or 1
-    sides = [side for path in paths[::step] if (side := _long_side(path))]
+        entries = [entry for entry in listing.entries if entry.split == config.train_split]
+        paths = [listing.images / entry.image for entry in entries]
+    full = data.get("source") == "cityscapes"
+    sides = [side for path in paths[:: -(-len(paths) // _SAMPLED) or 1] if (side := _long_side(path))]
     return Images(
         training=len(paths),
         long_side=int(np.median(sides)) if sides else 1,
-        full=data.get("source") == "cityscapes",
+        full=full,
+        without_tags=0 if full else sum(not entry.tags for entry in entries),
+        gray=not full and all(_is_gray(path) for path in paths[:: -(-len(paths) // _OPENED) or 1]),
     )
+
+
+def _is_gray(path: Path) -> bool:
+    """Whether an image has no colours; a file that the check will name says nothing against it."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (64, 64))
+            pixels = np.asarray(image.convert("RGB").resize((64, 64)), dtype=np.int16)
+    except Exception:  # as in `_long_side`
+        return True
+    return int(np.ptp(pixels, axis=2).max()) <= _COLOUR
 
 
 def _long_side(path: Path) -> int:
