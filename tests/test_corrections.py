@@ -103,7 +103,7 @@ def test_the_segmenter_learns_from_corrections(data: DataConfig, tmp_path: Path)
     assert [sample.id for sample in session.dataset.samples if sample.correction] == ["train_000"]
     assert '"epoch": 1' in log
     page = (tmp_path / "ws" / "tiny" / "report.html").read_text(encoding="utf-8")
-    assert "1 images whose masks somebody has corrected" in page
+    assert "1 image with corrections: learned from, and kept apart" in page
     assert "what somebody has corrected by hand" in page
 
 
