@@ -71,7 +71,7 @@ def test_presets_are_there_and_say_command_needs_and_cost() -> None:
             assert part in comment, f"{path.name} lacks {part!r}"
         assert all(line.startswith("#") for line in comment.splitlines())
         assert f"configs/{path.name}" in comment
-        assert path.stem in ("sample", "folder", "ablation") or "never run at full size" in comment
+        assert path.stem in ("sample", "folder", "defects", "ablation") or "never run at full size" in comment
 
 
 @pytest.mark.slow
