@@ -220,7 +220,6 @@ def test_cams_of_exits_equal_the_slow_version(rule: FusionRule) -> None:
         network, IMAGE, [2, 0], scales=scales, flip=True, exits=[3, 1], fusion=rule, exit_weight=0.5
     )
     assert views.activations.shape == (3, 6, 2, 10, 13)
-    assert torch.allclose(views.exit_cams(), torch.stack(each), atol=1e-5)
     wanted = slow_fusion(torch.stack(each).double().numpy(), rule, 0.5)
     assert np.allclose(views.cams().numpy(), wanted, atol=1e-4)
 
@@ -234,7 +233,6 @@ def test_without_exits_the_whole_network_gives_the_deployed_ones_very_maps() -> 
     fused = class_activation_views(network, IMAGE, [1, 2], scales=[1.0, 0.5], flip=True, exits=[2])
     assert torch.equal(fused.logits, plain.logits)  # confidence stays the deployed network's
     assert not torch.equal(fused.cams(), plain.cams())
-    assert torch.equal(fused.exit_cams()[-1], plain.cams())
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -53,10 +53,6 @@ class CamViews:
         """(K, h, w) in [0, 1]: the exits' CAMs, fused; a class without activation is all zero."""
         return self._fused(self.activations)
 
-    def exit_cams(self) -> Tensor:
-        """(E, K, h, w) in [0, 1]: per exit the views' sum, each class divided by its maximum."""
-        return _exit_cams(self.activations)
-
     def mirror_halves(self) -> tuple[Tensor, Tensor] | None:
         """CAMs of the upright and of the mirrored views; None without mirrored ones."""
         return self._halves(self.mirrored)
