@@ -24,7 +24,7 @@ from data.sources import read_listing
 from data.sources.listing import Listing, refuse_images
 from wsss import IGNORE
 from wsss.config import DataConfig
-from wsss.errors import LINE, MaskError, UserError, listed, plural
+from wsss.errors import MaskError, UserError, listed, listing_error, plural
 
 
 class Drawn(msgspec.Struct, frozen=True, gc=False):
@@ -258,10 +258,12 @@ def _check_masks(listing: Listing, images: Sequence[Facts], masks: Sequence[Fact
 
 def _refuse(problems: Sequence[str], C: int) -> None:
     if problems:
-        raise MaskError(
-            f"{len(problems)} mask(s) do not fit:{LINE}{listed(problems, LINE)}\n"
+        raise listing_error(
+            f"{len(problems)} mask(s) do not fit",
+            problems,
             f"Expected the image's size and labels 0..{C} or {IGNORE}: correct the masks, name all classes in "
-            "the order of the labels (classes.txt), or work without masks (init --masks none, or data.masks = '')."
+            "the order of the labels (classes.txt), or work without masks (init --masks none, or data.masks = '').",
+            kind=MaskError,
         )
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from data.images import decode_image, read_bytes
 from data.masks import Facts, Mask
-from wsss.errors import LINE, MaskError, UserError, listed
+from wsss.errors import MaskError, UserError, listing_error
 from wsss.runtime.pool import in_order
 from wsss.store.files import is_kept, write_sealed_json
 
@@ -89,9 +89,10 @@ def check_files(
     ]
     if bad:
         problems = [text for _, text in bad]
-        several = f"{len(bad)} files cannot be used:{LINE}{listed(problems, LINE)}"
         kind = MaskError if all(isinstance(item, Mask) for item, _ in bad) else UserError
-        raise kind(problems[0] if len(bad) == 1 else several)
+        if len(bad) == 1:
+            raise kind(problems[0])
+        raise listing_error(f"{len(bad)} files cannot be used", problems, kind=kind)
     return [facts for facts in found if isinstance(facts, Facts)]
 
 

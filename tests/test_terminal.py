@@ -2,11 +2,12 @@
 
 import errno
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 
 from stages.commands.terminal import aligned, explained, human_bytes, human_seconds, printable
-from wsss.errors import UserError
+from wsss.errors import UserError, listing_error
 from wsss.store.artifacts import DamagedArtifactError
 
 
@@ -58,3 +59,14 @@ def test_tables_and_figures() -> None:
     assert aligned([("a", "bb"), ("ccc", "")]) == "a    bb\n-------\nccc"
     assert [human_bytes(size) for size in (0, 1023, 1536, 3 << 30)] == ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]
     assert [human_seconds(seconds) for seconds in (1.25, 61, 3600)] == ["1.2 s", "1 min 01 s", "60 min 00 s"]
+
+
+def test_a_list_too_long_for_a_message_is_whole_in_a_file_that_is_named() -> None:
+    places = [f"line {number}: no such file" for number in range(12)]
+    text = explained(listing_error("labels.csv: 12 image(s) cannot be used", places, "Correct them."))
+    assert "line 9" in text
+    assert "line 10" not in text
+    file = Path(text.rpartition("All 12: ")[2])
+    assert file.read_text(encoding="utf-8").splitlines() == places
+    file.unlink()
+    assert "All" not in explained(listing_error("labels.csv", places[:10]))

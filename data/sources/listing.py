@@ -15,7 +15,7 @@ import msgspec
 
 from data.images import read_bytes
 from data.masks import Mask, PngMask, SbdMask
-from wsss.errors import LINE, SHOWN, UserError, listed, plural
+from wsss.errors import SHOWN, UserError, listed, listing_error, plural
 
 MAX_CLASSES = 254  # a mask pixel is one byte: 0 is background, 255 is ignored
 _MASK_KINDS: tuple[tuple[str, Callable[[Path], Mask]], ...] = (
@@ -158,9 +158,10 @@ def is_plain(path: str) -> bool:
 def refuse_images(listing: Listing, problems: Sequence[str]) -> None:
     """Raise a `UserError` if there are any problems with images."""
     if problems:
-        raise UserError(
-            f"{listing.place}: {len(problems)} image(s) cannot be used:{LINE}{listed(problems, LINE)}\n"
-            f"Expected a file of {listing.images} in each row, each image once: correct or remove these rows."
+        raise listing_error(
+            f"{listing.place}: {len(problems)} image(s) cannot be used",
+            problems,
+            f"Expected a file of {listing.images} in each row, each image once: correct or remove these rows.",
         )
 
 
@@ -288,7 +289,8 @@ def _refuse_unknown(listing: Listing, entries: Sequence[Entry], names: Sequence[
         hint = f" (did you mean {known[close[0]]!r}?)" if close else ""
         problems.append(f"{entry.where} {entry.image!r}: unknown tag {tag!r}{hint}")
     if problems:
-        raise UserError(
-            f"{listing.place}: {len(problems)} tag(s) cannot be used:{LINE}{listed(problems, LINE)}\n"
-            f"Expected the classes of {listing.classes_from}: correct these tags, or add the classes there."
+        raise listing_error(
+            f"{listing.place}: {len(problems)} tag(s) cannot be used",
+            problems,
+            f"Expected the classes of {listing.classes_from}: correct these tags, or add the classes there.",
         )

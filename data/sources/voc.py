@@ -15,7 +15,7 @@ from data.sources.folder import tags_from_masks
 from data.sources.listing import Entry, Listing, check_entries, existing_folder, read_text, tidy, with_masks
 from data.sources.table import IMAGE_SUFFIXES, image_files, read_list
 from wsss.config import DataConfig
-from wsss.errors import UserError, listed
+from wsss.errors import UserError, listing_error
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -201,7 +201,7 @@ def _with_tags(listing: Listing, table: Mapping[str, Entry], *, annotated: bool)
         what = f"{annotations}: {len(problems)} annotation(s) cannot be used"
         if not annotated:
             what = f"{listing.place}: {len(problems)} image(s) without tags"
-        raise UserError(f"{what}:\n{listed(problems)}")
+        raise listing_error(what, problems)
     return tuple(tagged)
 
 

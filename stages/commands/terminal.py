@@ -2,10 +2,11 @@
 
 import errno
 import re
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 
-from wsss.errors import UserError
+from wsss.errors import SHOWN, UserError
 from wsss.store.artifacts import DamagedArtifactError
 
 KEPT = "what was finished is kept; rerun the same command to resume"
@@ -60,7 +61,7 @@ def explained(error: BaseException, command: str = "") -> str:
     text = _shortened(error)
     match error:
         case UserError():
-            return str(error)
+            return str(error) + _whole(error.items)
         case DamagedArtifactError():
             return f"{error}\n`run` and `stage` set such a file aside and compute it again."
         case ModuleNotFoundError():
@@ -87,6 +88,20 @@ def explained(error: BaseException, command: str = "") -> str:
         f"a bug in this program: {type(error).__name__}: {text}; {KEPT}.\n"
         "Please report it with what the same command prints with --debug."
     )
+
+
+def _whole(items: Sequence[str]) -> str:
+    """Where all of a list is that is too long for a message; nothing if it is short, or nothing can be written."""
+    if len(items) <= SHOWN:
+        return ""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="wsss-", suffix=".txt", encoding="utf-8", errors="backslashreplace", delete=False
+        ) as file:
+            file.write("".join(f"{item}\n" for item in items))
+    except OSError:
+        return ""
+    return f"\nAll {len(items)}: {file.name}"
 
 
 def printable(text: str) -> str:
