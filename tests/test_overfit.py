@@ -38,6 +38,7 @@ def test_a_few_images_by_heart(structure: str, tmp_path: Path) -> None:
         lr=0.01,
         head_lr=1.0,
         freeze_bn=False,
+        weight_sr_f=0.1,  # as in the small presets: block 1, the teacher of detail, cannot tell these classes apart
     )
     plain = tiny_segmenter(2, structure=structure, width=16)
     network = MultiExitNetwork(plain, classes=3, width=16)
@@ -63,5 +64,4 @@ def test_a_few_images_by_heart(structure: str, tmp_path: Path) -> None:
         (label_probabilities(deployed, image, scales=(1.0,), flip=False).argmax(0) == expected).float().mean()
         for image, expected in zip(images, labels, strict=True)
     ]
-    # Cells of 16 pixels round corners, and the teacher of detail, block 1, cannot tell the classes apart.
-    assert min(right) > (0.8 if structure == "conv" else 0.97), right
+    assert min(right) > (0.9 if structure == "conv" else 0.97), right  # cells of 16 pixels round corners

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsss.affinity import divided
 from wsss.losses import pooled_scores
 from wsss.model.multi_exit import MultiExitNetwork, PlainNetwork
 
@@ -95,7 +96,7 @@ def fused_cams(cams: Tensor, *, fusion: FusionRule, exit_weight: float = 1.0) ->
     total = weights.sum(0)
     shares = weights / total.clamp(min=torch.finfo(cams.dtype).tiny)
     pooled = (shares * cams).sum(0) if fusion == "mean" else cams.pow(shares).prod(0)
-    return _divided(pooled * (total > 0))
+    return divided(pooled * (total > 0))
 
 
 @torch.inference_mode()
@@ -247,15 +248,7 @@ def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def _exit_cams(activations: Tensor) -> Tensor:
     """(E, V, K, h, w) -> (E, K, h, w): each exit's CAMs."""
-    return torch.stack([_divided(views.sum(0)) for views in activations])
-
-
-def _divided(maps: Tensor) -> Tensor:
-    """(K, h, w) >= 0, each divided by its maximum, if it has one."""
-    if not len(maps):
-        return maps
-    peak = maps.flatten(1).amax(1)[:, None, None]
-    return maps / peak.clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.stack([divided(views.sum(0)) for views in activations])
 
 
 def _averaged(
